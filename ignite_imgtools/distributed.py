@@ -1,0 +1,233 @@
+"""Processes: launch them, seed them, stop them together, gather arrays from them.
+
+Every call works the same in a plain single process. Beyond ``ignite.distributed`` this is the only module that
+knows of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = [
+    "StopTogether",
+    "all_gather_arrays",
+    "all_gather_strings",
+    "broadcast_buffers",
+    "is_main_process",
+    "keyed_seed",
+    "launch",
+    "seed_all",
+    "seed_step",
+    "unwrap_model",
+]
+
+_MASK64 = (1 << 64) - 1
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files: the one of rank 0."""
+    return idist.get_rank() == 0
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel and ``torch.compile`` wrappers, however they are nested."""
+    while True:
+        if isinstance(model, DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def keyed_seed(seed: int, *keys: int) -> int:
+    """A 63-bit seed that is a pure function of ``seed`` and ``keys``, each combination giving another stream.
+
+    Keys are mixed in with the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), so that neighbouring
+    epochs, indices and ranks share nothing.
+
+    >>> keyed_seed(0, 1, 2) == keyed_seed(0, 1, 2), keyed_seed(0, 1, 2) == keyed_seed(0, 2, 1)
+    (True, False)
+    """
+    state = 0
+    for key in (seed, *keys):
+        state = (state + key + 0x9E3779B97F4A7C15) & _MASK64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
+        state ^= state >> 31
+    return state >> 1
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch's generators of the CPU and the current device, ``random`` and ``numpy.random``.
+
+    Unlike ``torch.manual_seed`` it touches the current CUDA device alone, and nothing of CUDA before its first use.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available() and torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
+        torch.cuda.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+
+
+def seed_step(seed: int, iteration: int) -> None:
+    """Seed what a training step draws (dropout, the sampling of proposals) by (seed, iteration, rank).
+
+    Nothing then depends on what was drawn before, so a resumed run draws what the uninterrupted one would have.
+    """
+    seed_all(keyed_seed(seed, iteration, idist.get_rank()))
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every process the buffers (running statistics) of the main process; call it on all processes."""
+    if idist.get_world_size() == 1:
+        return
+    with torch.no_grad():
+        for buffer in unwrap_model(model).buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def all_gather_strings(text: str) -> list[str]:
+    """``text`` of every process, by rank. Call it on all processes."""
+    gathered = all_gather_arrays({"text": np.frombuffer(text.encode(), dtype=np.uint8)})
+    return [arrays["text"].tobytes().decode() for arrays in gathered]
+
+
+def all_gather_arrays(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The named arrays of every process, by rank; shapes may differ between processes, nothing is pickled.
+
+    Two collectives whatever the number of arrays: the sizes, then all bytes in one padded buffer.
+
+    Args:
+        arrays: the same names, dtypes and numbers of dimensions on every process; sorted by name on the wire.
+
+    Returns:
+        One dict for each process, in order of rank.
+    """
+    own = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    if idist.get_world_size() == 1:
+        return [own]
+    # NCCL moves device memory only; gloo is quicker from the host.
+    device = idist.device() if idist.backend() == "nccl" else torch.device("cpu")
+    shapes = torch.tensor([size for array in own.values() for size in array.shape], dtype=torch.int64, device=device)
+    all_shapes = [torch.empty_like(shapes) for _ in range(idist.get_world_size())]
+    torch.distributed.all_gather(all_shapes, shapes)
+
+    layouts: list[list[tuple[str, tuple[int, ...], int]]] = []
+    for row in all_shapes:
+        sizes, layout = iter(row.tolist()), []
+        for name, array in own.items():
+            shape = tuple(next(sizes) for _ in range(array.ndim))
+            layout.append((name, shape, math.prod(shape) * array.itemsize))
+        layouts.append(layout)
+    capacity = max(sum(nbytes for *_, nbytes in layout) for layout in layouts)
+
+    buffer = np.zeros(capacity, dtype=np.uint8)
+    payload = b"".join(array.tobytes() for array in own.values())
+    buffer[: len(payload)] = np.frombuffer(payload, dtype=np.uint8)
+    sent = torch.from_numpy(buffer).to(device)
+    received = [torch.empty_like(sent) for _ in layouts]
+    torch.distributed.all_gather(received, sent)
+
+    gathered = []
+    for layout, tensor in zip(layouts, received, strict=True):
+        raw, offset, unpacked = tensor.cpu().numpy(), 0, {}
+        for name, shape, nbytes in layout:
+            unpacked[name] = raw[offset : offset + nbytes].view(own[name].dtype).reshape(shape)
+            offset += nbytes
+        gathered.append(unpacked)
+    return gathered
+
+
+class StopTogether:
+    """Lets any process ask for a stop, and all of them stop after the same step.
+
+    No collective is spent: a request is a note in the process group's key-value store. Who finds it first writes
+    down the number of the step after the next; a process cannot finish the next step without the others (gradients
+    are reduced in it), so each of them sees that number in time. Call :meth:`should_stop` on every process once for
+    each step in which gradients are reduced, counting the same steps.
+
+    Args:
+        name: the same on every process; another one for each loop that is to be stopped.
+    """
+
+    def __init__(self, name: str = "training"):
+        self._requested = False
+        self._stop_after: int | None = None
+        self._store = None
+        if idist.get_world_size() > 1:
+            store = torch.distributed.distributed_c10d._get_default_store()
+            self._store = torch.distributed.PrefixStore(f"ignite_imgtools/stop/{name}", store)
+
+    def request(self) -> None:
+        """Ask for a stop; safe in a signal handler."""
+        self._requested = True
+
+    def should_stop(self, step: int) -> bool:
+        """Whether to stop now that ``step`` is finished; the same answer for the same step on every process."""
+        if self._store is None:
+            return self._requested
+        if self._stop_after is None:
+            if self._requested:
+                self._stop_after = int(self._store.compare_set("stop_after", "", str(step + 2)))
+            elif self._store.check(["stop_after"]):
+                self._stop_after = int(self._store.get("stop_after"))
+        return self._stop_after is not None and step >= self._stop_after
+
+
+def _default_backend() -> str:
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
+def _limit_threads(processes_here: int) -> None:
+    # Processes that share a machine share its cores; torch would start a thread for each core in every process.
+    if "OMP_NUM_THREADS" not in os.environ and processes_here > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes_here))
+
+
+def _start_rank(local_rank: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    _limit_threads(idist.get_nproc_per_node())
+    function(local_rank, *args)
+
+
+def launch(
+    function: Callable[..., Any], *args: Any, nproc_per_node: int | None = None, backend: str | None = None
+) -> None:
+    """Run ``function(local_rank, *args)`` on every process.
+
+    Under torchrun or SLURM the processes exist already and are joined; else ``nproc_per_node`` of them are started
+    on this machine; with one process nothing is started and there is no process group.
+
+    Args:
+        function: a function of a module, so that another process can import it.
+        nproc_per_node: how many processes to start here; not with torchrun, which has started them.
+        backend: ``"gloo"`` or ``"nccl"``; by default nccl where CUDA is available.
+
+    Raises:
+        ValueError: ``nproc_per_node`` is below 1, or given where a launcher has started the processes.
+    """
+    if nproc_per_node is not None and nproc_per_node < 1:
+        raise ValueError(f"nproc_per_node must be at least 1, got {nproc_per_node}")
+    launched = "RANK" in os.environ or "SLURM_PROCID" in os.environ
+    if launched and nproc_per_node not in (None, 1):
+        raise ValueError(
+            f"nproc_per_node={nproc_per_node} with a launcher that has started the processes already: leave it out"
+        )
+    if launched:
+        with idist.Parallel(backend=backend or _default_backend()) as parallel:
+            parallel.run(_start_rank, function, args)
+    elif nproc_per_node is None or nproc_per_node == 1:
+        function(0, *args)
+    else:
+        with idist.Parallel(backend=backend or _default_backend(), nproc_per_node=nproc_per_node) as parallel:
+            parallel.run(_start_rank, function, args)

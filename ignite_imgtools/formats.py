@@ -1,0 +1,176 @@
+"""The two formats in which the packages meet: the batch, and what a step returns.
+
+Everything that crosses a package border is described here: the keys, shapes, dtypes and units of a batch; the
+outputs of a training and of an evaluation step; and the few attributes that our parts keep on ``engine.state``,
+since handlers read nothing else.
+
+Attributes of ``trainer.state`` beside ignite's own:
+
+``lr``
+    list of the learning rates, one for each parameter group, with which the last iteration was computed.
+``at_step_boundary``
+    ``False`` in the middle of an accumulation window, else ``True``: only then may a checkpoint be taken.
+``evaluations``
+    ``{name: {metric: number}}``, the newest result of each evaluation.
+``resumables``
+    ``{name: object}`` with ``state_dict()`` and ``load_state_dict(state)``: what a checkpoint holds beside the
+    objects its user names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, EventEnum
+from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
+
+__all__ = [
+    "DataError",
+    "DetectionBatch",
+    "DetectionPrediction",
+    "DetectionTarget",
+    "EvaluationOutput",
+    "Resumable",
+    "TrainerEvents",
+    "check_detection_batch",
+    "image_ids",
+    "images_to_device",
+    "register_resumable",
+    "resumables",
+    "targets_to_device",
+]
+
+
+class DataError(ValueError):
+    """Bad data or annotations: one line that names the file, the annotation, what was expected and what came."""
+
+
+class DetectionTarget(TypedDict):
+    """Ground truth of one image with ``N`` objects.
+
+    ``boxes`` float32 ``[N, 4]`` xyxy in pixels; ``labels`` int64 ``[N]``, 0 is background; ``image_id`` int;
+    ``area`` float32 ``[N]`` in square pixels; ``iscrowd`` bool ``[N]``; ``masks`` uint8 ``[N, H, W]`` of 0 and 1;
+    ``keypoints`` float32 ``[N, K, 3]``: x, y in pixels and the visibility 0, 1 or 2.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    image_id: int
+    area: Tensor
+    iscrowd: Tensor
+    masks: NotRequired[Tensor]
+    keypoints: NotRequired[Tensor]
+
+
+class DetectionPrediction(TypedDict):
+    """What a detector says of one image: ``boxes`` ``[N, 4]`` xyxy in pixels of the original image, ``labels``
+    int64 ``[N]``, ``scores`` ``[N]`` in 0..1 and, where the model has them, ``masks`` ``[N, 1, H, W]`` in 0..1 and
+    ``keypoints`` ``[N, K, 3]``."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    masks: NotRequired[Tensor]
+    keypoints: NotRequired[Tensor]
+
+
+DetectionBatch = tuple[list[Tensor], list[DetectionTarget]]
+"""``(images, targets)``: each image float32 in 0..1 or uint8 in 0..255, ``[3, H, W]``."""
+
+
+class EvaluationOutput(TypedDict):
+    """What an evaluation step returns; ``y_pred`` and ``y`` are ignite's words, so its metrics attach as they are."""
+
+    y_pred: Any
+    y: Any
+    batch_size: int
+
+
+class Resumable(Protocol):
+    """An object whose state belongs into a checkpoint.
+
+    ``state_dict`` is called on every process, at the same step, and may communicate; its result is written by one
+    process and must consist of tensors, numbers, strings, lists and dicts, so that
+    ``torch.load(weights_only=True)`` reads it.
+    """
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class TrainerEvents(EventEnum):
+    """Events a trainer fires beside ignite's."""
+
+    EVALUATION_COMPLETED = "evaluation_completed"
+    """``trainer.state.evaluations`` holds a new result."""
+
+
+def register_resumable(engine: Engine, name: str, resumable: Any) -> None:
+    """Make ``resumable`` part of every checkpoint taken of ``engine``, under ``name``.
+
+    Raises:
+        ValueError: another object is registered under this name.
+    """
+    known = resumables(engine)
+    if known.setdefault(name, resumable) is not resumable:
+        raise ValueError(f"resumable {name!r} is registered already, by a {type(known[name]).__name__}")
+
+
+def resumables(engine: Engine) -> dict[str, Any]:
+    """The objects registered with :func:`register_resumable`, by name."""
+    if not hasattr(engine.state, "resumables"):
+        engine.state.resumables = {}
+    return engine.state.resumables
+
+
+def images_to_device(images: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
+    """Move images to ``device`` without waiting for the copy; uint8 images become float32 in 0..1 there."""
+    moved = (image.to(device, non_blocking=True) for image in images)
+    return [image.float().div_(255) if image.dtype == torch.uint8 else image for image in moved]
+
+
+def targets_to_device(targets: Sequence[Mapping[str, Any]], device: torch.device | str) -> list[dict[str, Any]]:
+    """Move every tensor of every target to ``device`` without waiting for the copy."""
+    return [
+        {key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in t.items()}
+        for t in targets
+    ]
+
+
+def image_ids(batch: Any) -> list[int] | None:
+    """The ``image_id`` of each target of a detection batch, or ``None`` for a batch of another format."""
+    try:
+        _, targets = batch
+        return [int(target["image_id"]) for target in targets]
+    except (TypeError, ValueError, KeyError, IndexError):
+        return None
+
+
+def check_detection_batch(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]) -> None:
+    """Check that a batch is a detection batch; what is checked costs no device synchronisation.
+
+    Raises:
+        DataError: a key is missing, or a shape or dtype is not that of the format; names the image id.
+    """
+    if len(images) != len(targets):
+        raise DataError(f"a detection batch has one target for each image, got {len(images)} and {len(targets)}")
+    for image, target in zip(images, targets, strict=True):
+        where = f"image_id {target.get('image_id', '(missing)')}"
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise DataError(f"{where}: an image must be [3, H, W], got {list(image.shape)}")
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise DataError(f"{where}: an image must be uint8 or floating point, got {image.dtype}")
+        for key in ("boxes", "labels", "image_id"):
+            if key not in target:
+                raise DataError(f"{where}: the target has no {key!r}, only {sorted(target)}")
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+            raise DataError(f"{where}: boxes must be floating point [N, 4], got {boxes.dtype} {list(boxes.shape)}")
+        if labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
+            raise DataError(
+                f"{where}: labels must be int64 [{boxes.shape[0]}], got {labels.dtype} {list(labels.shape)}"
+            )
