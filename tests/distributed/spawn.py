@@ -21,7 +21,9 @@ import torch
 __all__ = ["run_processes"]
 
 
-def _run_rank(function: Callable[..., Any], rank: int, world_size: int, store: str, args: Any, pipe: Connection) -> None:
+def _run_rank(
+    function: Callable[..., Any], rank: int, world_size: int, store: str, args: tuple[Any, ...], pipe: Connection
+) -> None:
     # One thread: forked processes must not enter the parent's OpenMP pool, and the cores are few.
     torch.set_num_threads(1)
     if sys.platform == "linux":
