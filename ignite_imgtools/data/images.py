@@ -1,0 +1,295 @@
+"""Image files: their size from the header alone, their pixels, and paths that cannot leave the data folder.
+
+An image is what a viewer shows: the orientation that cameras note in EXIF is applied to its pixels and to its size,
+so annotations drawn in a viewer fit, and :func:`image_size` always agrees with :func:`read_image`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+
+from ignite_imgtools.formats import DataError
+
+__all__ = ["MAX_PIXELS", "image_size", "read_image", "resolve_inside"]
+
+MAX_PIXELS = 178_956_970
+"""Largest image that is decoded, in pixels: where Pillow too takes an image for a decompression bomb (512 MiB)."""
+
+# Formats read by Pillow. The list is closed because some of its readers start other programs (EPS: Ghostscript).
+_PILLOW_FORMATS = ("BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
+_ORIENTATION = 0x0112  # tag of TIFF 6.0, used by EXIF
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+
+
+class _Header(NamedTuple):
+    height: int
+    width: int
+    orientation: int
+
+    def shown_size(self) -> tuple[int, int]:
+        # Orientations 5 to 8 lay the image on its side.
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+class _BadHeader(Exception):
+    """What is wrong with the bytes of a header."""
+
+
+class _Window:
+    """Bytes of a file at any offset, fetched a page at a time: one read is enough for most headers."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._start, self._page = file, 0, file.read(4096)
+
+    def __call__(self, offset: int, count: int) -> bytes:
+        first = offset - self._start
+        if first < 0 or first + count > len(self._page):
+            self._file.seek(offset)
+            self._start, self._page, first = offset, self._file.read(max(count, 4096)), 0
+        piece = self._page[first : first + count]
+        if len(piece) < count:
+            raise _BadHeader("it ends inside its header")
+        return piece
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """Decode an image file.
+
+    JPEG and PNG are decoded by torchvision, BMP, GIF (first frame), JPEG 2000, PPM, TIFF and WebP by Pillow. Grey and
+    palette images become RGB, transparency is dropped, 16 bits a channel are scaled to 8, EXIF orientation is
+    applied.
+
+    Returns:
+        uint8 ``[3, H, W]``, RGB.
+
+    Raises:
+        DataError: the path is not a regular file, or the file is empty, no image, damaged, or larger than
+            :data:`MAX_PIXELS`; names the file.
+    """
+    with _open_regular(path) as file:
+        window = _Window(file)
+        kind = _kind(window)
+        try:
+            header = _HEADERS[kind](window)
+            pixels = header.height * header.width
+            if pixels > MAX_PIXELS:
+                raise _BadHeader(f"{header.width} x {header.height} is over the limit of {MAX_PIXELS:,} pixels")
+            file.seek(0)
+            return _DECODERS[kind](file, header)
+        except MemoryError:
+            raise
+        # Decoders fed with damaged bytes raise nearly anything (RuntimeError, SyntaxError, struct.error, ...).
+        except Exception as error:
+            raise _damaged(path, kind, window, error) from error
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size of an image as :func:`read_image` returns it, read from the file's header without decoding.
+
+    Returns:
+        ``(height, width)`` in pixels.
+
+    Raises:
+        DataError: as :func:`read_image`; damage behind the header is not noticed.
+    """
+    with _open_regular(path) as file:
+        window = _Window(file)
+        kind = _kind(window)
+        try:
+            return _HEADERS[kind](window).shown_size()
+        except Exception as error:
+            raise _damaged(path, kind, window, error) from error
+
+
+def resolve_inside(root: str | os.PathLike[str], name: str) -> Path:
+    """Path of the file that an annotation calls ``name``, certainly inside the folder ``root``.
+
+    The file need not exist. ``root`` itself may be reached through links.
+
+    Raises:
+        DataError: ``name`` is empty or absolute, goes up by ``..``, or follows a link that leads out of ``root``.
+    """
+    path = Path(name)
+    if not name or "\0" in name or path.is_absolute() or path.drive:
+        raise DataError(f"file name {name!r}: expected a path relative to {root}; correct the annotation")
+    if ".." in path.parts:
+        raise DataError(f"file name {name!r} goes up out of {root}; correct the annotation")
+    inside = Path(root) / path
+    real_root = _real_folder(os.fspath(root))
+    if os.path.commonpath((real_root, os.path.realpath(inside))) != real_root:
+        raise DataError(f"file name {name!r} follows a link out of {root}: copy the file into the folder")
+    return inside
+
+
+@lru_cache(maxsize=64)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    # Looked at before it is opened: to open a pipe waits for ever, to open some devices does things.
+    try:
+        status = Path(path).stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            return Path(path).open("rb", buffering=0)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image file; correct the annotation or restore the file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: the image file cannot be opened: {reason}") from error
+    if stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: the image file is empty; restore it or take it out of the data set")
+    found = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+    raise DataError(f"{path}: expected an image file, it is {found}; correct the annotation")
+
+
+def _kind(window: _Window) -> str:
+    try:
+        start = window(0, 8)
+    except _BadHeader:
+        return "other"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "PNG" if start == b"\x89PNG\r\n\x1a\n" else "other"
+
+
+def _damaged(path: str | os.PathLike[str], kind: str, window: _Window, error: Exception) -> DataError:
+    # torchvision puts its own source file and line in front of the reason, Pillow the name of an object behind it.
+    reason = str(error).splitlines()[0].rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] if str(error) else repr(error)
+    if isinstance(error, UnidentifiedImageError):
+        reason = "no known image format"
+        kind = "other"
+    known = "JPEG, PNG, " + ", ".join(_PILLOW_FORMATS)
+    what = f"a {kind} image" if kind != "other" else f"an image ({known})"
+    return DataError(f"{path}: cannot be read as {what}: {reason}; replace the file or take it out of the data set")
+
+
+def _jpeg_header(window: _Window) -> _Header:
+    # ITU-T T.81 annex B: segments of a marker, a length and a payload; the size is in the frame header (SOFn).
+    offset, orientation = 2, 1
+    while True:
+        prefix, marker, length = struct.unpack(">BBH", window(offset, 4))
+        if prefix != 0xFF:
+            raise _BadHeader(f"no marker at byte {offset}")
+        if marker == 0xFF:  # fill byte
+            offset += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", window(offset + 5, 4))
+            if not height or not width:
+                raise _BadHeader(f"its header says {width} x {height} pixels")
+            return _Header(height, width, orientation)
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a payload
+            offset += 2
+        elif marker in (0xD9, 0xDA):
+            raise _BadHeader("no frame header before its data")
+        else:
+            if marker == 0xE1 and orientation == 1 and length >= 16 and window(offset + 4, 6) == b"Exif\0\0":
+                orientation = _exif_orientation(window, offset + 10, length - 8)
+            offset += 2 + length
+
+
+def _png_header(window: _Window) -> _Header:
+    width, height = struct.unpack(">4xII", window(12, 12))
+    if window(12, 4) != b"IHDR" or not width or not height:
+        raise _BadHeader(f"its header says {width} x {height} pixels")
+    offset = 8
+    while True:
+        length, name = struct.unpack(">I4s", window(offset, 8))
+        if name == b"eXIf":
+            return _Header(height, width, _exif_orientation(window, offset + 8, length))
+        if name in (b"IDAT", b"IEND"):
+            return _Header(height, width, 1)
+        offset += 12 + length
+
+
+def _exif_orientation(window: _Window, start: int, length: int) -> int:
+    """Orientation 1 to 8 noted in the first directory of a TIFF structure; 1 where there is none or it is broken."""
+    try:
+        order = {b"II*\0": "<", b"MM\0*": ">"}.get(window(start, 4))
+        if order is None:
+            return 1
+        (directory,) = struct.unpack(order + "I", window(start + 4, 4))
+        if directory + 2 > length:
+            return 1
+        (entries,) = struct.unpack(order + "H", window(start + directory, 2))
+        for entry in range(min(entries, (length - directory - 2) // 12)):
+            tag, kind, value = struct.unpack(order + "HH4xH", window(start + directory + 2 + 12 * entry, 10))
+            if tag == _ORIENTATION:
+                return value if kind == 3 and 1 <= value <= 8 else 1
+    except _BadHeader:
+        pass
+    return 1
+
+
+def _pillow_header(window: _Window) -> _Header:
+    window._file.seek(0)
+    with Image.open(window._file, formats=_PILLOW_FORMATS) as image:
+        width, height = image.size
+        if image.format == "TIFF":
+            # Newer Pillow reports the turned size, older the stored one; the tags have the stored one always.
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+            orientation = tags.get(_ORIENTATION, 1)
+        else:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    return _Header(height, width, orientation if orientation in range(1, 9) else 1)
+
+
+def _decode_by_torchvision(decode: Callable[..., Tensor]) -> Callable[[BinaryIO, _Header], Tensor]:
+    def decode_file(file: BinaryIO, header: _Header) -> Tensor:
+        encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+        image = decode(encoded, mode=ImageReadMode.RGB)
+        if image.dtype == torch.uint16:
+            image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
+        return _apply_orientation(image, header.orientation)
+
+    return decode_file
+
+
+def _decode_by_pillow(file: BinaryIO, header: _Header) -> Tensor:
+    with Image.open(io.BytesIO(file.read()), formats=_PILLOW_FORMATS) as opened:
+        opened.load()
+        image = ImageOps.exif_transpose(opened)
+    if image.mode == "F":
+        raise _BadHeader("floating point pixels have no known range, convert them to 8 bits")
+    if image.mode.startswith("I"):  # more than 8 bits: Pillow's own conversion would saturate
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise _BadHeader("32-bit pixels have no known range, convert them to 8 bits")
+        return torch.from_numpy(((values + 128) // 257).astype(np.uint8)).expand(3, -1, -1).contiguous()
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def _apply_orientation(image: Tensor, orientation: int) -> Tensor:
+    # Where row 0 and column 0 of the stored image lie when shown: EXIF 2.32, 4.6.4 A, tag Orientation.
+    if orientation >= 5:
+        image = image.transpose(1, 2)
+    flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
+    return image.flip(flips) if flips else image.contiguous()
+
+
+_HEADERS: dict[str, Callable[[_Window], _Header]] = {
+    "JPEG": _jpeg_header,
+    "PNG": _png_header,
+    "other": _pillow_header,
+}
+_DECODERS: dict[str, Callable[[BinaryIO, _Header], Tensor]] = {
+    "JPEG": _decode_by_torchvision(decode_jpeg),
+    "PNG": _decode_by_torchvision(decode_png),
+    "other": _decode_by_pillow,
+}
