@@ -15,17 +15,21 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from ignite_imgtools.formats import DataError
 
 __all__ = [
     "StopTogether",
     "all_gather_arrays",
     "all_gather_strings",
     "broadcast_buffers",
+    "create_parallel_model",
     "is_main_process",
     "keyed_seed",
     "launch",
+    "on_main_process",
     "seed_all",
     "seed_step",
     "unwrap_model",
@@ -48,6 +52,56 @@ def unwrap_model(model: nn.Module) -> nn.Module:
             model = model._orig_mod
         else:
             return model
+
+
+def create_parallel_model(
+    model: nn.Module, device: torch.device | str, *, sync_batchnorm: bool = False, **options: Any
+) -> nn.Module:
+    """Move ``model`` to ``device`` and, with several processes, wrap it in DistributedDataParallel.
+
+    Beside ``idist.auto_model`` it never wraps in DataParallel, which cannot split a list of images, and keeps to the
+    CPU where asked to on a machine with GPUs.
+
+    Args:
+        sync_batchnorm: replace BatchNorm by SyncBatchNorm; it needs CUDA, and is left out in a single process.
+        options: handed to DistributedDataParallel.
+    """
+    device = torch.device(device)
+    model = model.to(device)
+    if idist.get_world_size() == 1:
+        return model
+    if sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, **options)
+
+
+def on_main_process(function: Callable[[], Any]) -> Any:
+    """Call ``function`` on the main process while the others wait; call this on all processes.
+
+    Returns:
+        What ``function`` returned on the main process, ``None`` elsewhere.
+
+    Raises:
+        Exception: what ``function`` raised, on the main process; elsewhere one of the same type and message where it
+            is an error for users (``DataError``, ``OSError``, ``ValueError``), else a RuntimeError.
+    """
+    result, error = None, None
+    if is_main_process():
+        try:
+            result = function()
+        except Exception as raised:
+            error = raised
+    kinds: tuple[type[Exception], ...] = (DataError, ValueError, OSError)
+    kind = next((k for k in kinds if isinstance(error, k)), RuntimeError)
+    note = "" if error is None else f"{kind.__name__}\n{error}"
+    told = all_gather_strings(note)[0]
+    if error is not None:
+        raise error
+    if told:
+        name, _, message = told.partition("\n")
+        raise {k.__name__: k for k in (*kinds, RuntimeError)}[name](message)
+    return result
 
 
 def keyed_seed(seed: int, *keys: int) -> int:

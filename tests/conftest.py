@@ -21,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def real_data() -> Path:
     """The folder of real photographs: ``$IGNITE_IMGTOOLS_DATA``, else ``../shared/data`` beside the project."""
     folder = Path(os.environ.get("IGNITE_IMGTOOLS_DATA") or _ROOT.parent / "shared" / "data")
+    if not folder.is_dir() and os.environ.get("IGNITE_IMGTOOLS_REQUIRE_DATA"):
+        pytest.fail(f"no real photographs: {folder} is not a folder, and IGNITE_IMGTOOLS_REQUIRE_DATA is set")
     if not folder.is_dir():
         pytest.skip(f"no real photographs: {folder} is not a folder; set IGNITE_IMGTOOLS_DATA to where they are")
     return folder

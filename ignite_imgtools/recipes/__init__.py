@@ -1,1 +1,28 @@
+"""Ready recipes: one flat file each, to run as it is or to read as an example.
 
+A recipe module has a frozen dataclass ``Config`` and three functions: ``train(config)``,
+``evaluate(config, checkpoint)`` and ``predict(checkpoint, images, ...)``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+__all__ = ["RECIPES", "load_recipe"]
+
+RECIPES: dict[str, str] = {
+    "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
+}
+"""Every recipe by its name, with what it is for. A literal table: listing the recipes imports none of them."""
+
+
+def load_recipe(name: str) -> ModuleType:
+    """The module of the recipe ``name``.
+
+    Raises:
+        ValueError: there is no such recipe; names those there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}")
+    return import_module(f"ignite_imgtools.recipes.{name}")

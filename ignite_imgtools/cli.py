@@ -1,0 +1,346 @@
+"""The console script ``ignite-imgtools``.
+
+The parsers are generated (tyro) from dataclasses: a recipe's ``Config``, and the small ones below. A recipe is
+imported only when it is named, so that ``list`` and ``--help`` answer at once.
+
+Exit status: 0 done; 2 bad arguments or data, with one line on standard error; 128+N ended by signal N; 1 anything
+else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from ignite_imgtools import __version__
+from ignite_imgtools.recipes import RECIPES, load_recipe
+
+__all__ = ["main"]
+
+_PROG = "ignite-imgtools"
+
+_COMMANDS = {
+    "list": "list the recipes",
+    "train": "train a recipe: train RECIPE [OPTIONS]",
+    "evaluate": "evaluate a checkpoint: evaluate RECIPE --checkpoint PATH [OPTIONS]",
+    "predict": "draw and write predictions: predict RECIPE --checkpoint PATH IMAGE... [OPTIONS]",
+    "check": "find what is wrong with a data set: check FORMAT --data DIR",
+    "make-data": "write the built-in data set: make-data FORMAT DIR [OPTIONS]",
+    "completion": "print the script for tab completion: completion bash|zsh|tcsh",
+}
+
+_HELP = f"""usage: {_PROG} COMMAND ...
+
+Train, evaluate and use image models with PyTorch-Ignite.
+
+commands:
+""" + "\n".join(f"  {name:<11}{what}" for name, what in _COMMANDS.items()) + f"""
+
+options:
+  -h, --help   show this help; COMMAND --help shows that of a command
+  --version    show the version
+
+Tab completion: source <({_PROG} completion bash)
+"""
+
+
+class _UsageError(Exception):
+    """Bad arguments: one line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (by default that of the process) and return the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except _UsageError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); leave nothing for the interpreter to flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _report(error)
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"{_PROG} {__version__}")
+        return 0
+    command, rest = args[0], args[1:]
+    if command not in _COMMANDS:
+        raise _UsageError(f"there is no command {command!r}; choose one of: {', '.join(_COMMANDS)}")
+    return {
+        "list": _list,
+        "train": _train,
+        "evaluate": _evaluate,
+        "predict": _predict,
+        "check": _check,
+        "make-data": _make_data,
+        "completion": _completion,
+    }[command](rest)
+
+
+def _list(args: list[str]) -> int:
+    _parse(dataclasses.make_dataclass("List", []), args, "list", "List the recipes.")
+    for name, what in RECIPES.items():
+        print(f"{name:<16}{what}")
+    return 0
+
+
+def _recipe_name(command: str, args: list[str]) -> str:
+    if not args or args[0] in ("-h", "--help"):
+        lines = [f"usage: {_PROG} {_COMMANDS[command].split(': ', 1)[1]}", "", "recipes:"]
+        lines += [f"  {name:<16}{what}" for name, what in RECIPES.items()]
+        print("\n".join([*lines, "", f"`{_PROG} {command} RECIPE --help` shows the options of a recipe."]))
+        raise SystemExit(0 if args else 2)
+    if args[0] not in RECIPES:
+        raise _UsageError(f"there is no recipe {args[0]!r}; choose one of: {', '.join(RECIPES)}")
+    return args[0]
+
+
+def _train(args: list[str]) -> int:
+    name = _recipe_name("train", args)
+    recipe = load_recipe(name)
+    config = _parse(recipe.Config, args[1:], f"train {name}", recipe.Config.__doc__)
+    recipe.train(config)
+    return 0
+
+
+def _checkpoint_argument(args: list[str], command: str) -> Path:
+    for position, arg in enumerate(args):
+        if arg == "--checkpoint" and position + 1 < len(args):
+            return Path(args[position + 1])
+        if arg.startswith("--checkpoint="):
+            return Path(arg.partition("=")[2])
+    raise _UsageError(f"{command} needs --checkpoint PATH, the file of a run such as runs/NAME/checkpoints/best.pt")
+
+
+def _evaluate(args: list[str]) -> int:
+    from ignite_imgtools.recipes.config import config_from_checkpoint
+
+    name = _recipe_name("evaluate", args)
+    recipe = load_recipe(name)
+    wants_help = "-h" in args or "--help" in args
+    # What the run was trained with is the default of every option, so that --checkpoint alone evaluates it again.
+    known = recipe.Config() if wants_help else config_from_checkpoint(
+        recipe.Config, _checkpoint_argument(args, "evaluate"), name
+    )
+    kind = _evaluate_arguments(recipe.Config, known)
+    parsed = _parse(kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run.")
+    recipe.evaluate(parsed.config, parsed.checkpoint)
+    return 0
+
+
+def _evaluate_arguments(config_kind: type, default: Any) -> type:
+    import tyro
+
+    checkpoint = Annotated[Path, tyro.conf.arg(metavar="PATH", help="Checkpoint file.")]
+    return dataclasses.make_dataclass(
+        "Evaluate", [("checkpoint", checkpoint), ("config", config_kind, dataclasses.field(default=default))]
+    )
+
+
+def _predict(args: list[str]) -> int:
+    name = _recipe_name("predict", args)
+    recipe = load_recipe(name)
+    parsed = _parse(_predict_arguments(), args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
+    recipe.predict(
+        parsed.checkpoint,
+        parsed.images,
+        output_dir=parsed.output_dir,
+        score_threshold=parsed.score_threshold,
+        device=parsed.device,
+    )
+    return 0
+
+
+def _predict_arguments() -> type:
+    import tyro
+
+    @dataclasses.dataclass(frozen=True)
+    class Predict:
+        images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
+        """Image files, or folders of images."""
+        checkpoint: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+        """Checkpoint file."""
+        output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("predictions")
+        """Folder for the pictures and predictions.json."""
+        score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+        """Leave out predictions of a lower score."""
+        device: str = "auto"
+        """cpu, cuda, or auto, which is cuda where there is one."""
+
+    return Predict
+
+
+def _check(args: list[str]) -> int:
+    import tyro
+
+    from ignite_imgtools.data import check
+
+    @dataclasses.dataclass(frozen=True)
+    class Check:
+        format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
+        data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+        """Folder of the data set."""
+
+    formats = ", ".join(check.FORMATS)
+    parsed = _parse(
+        Check, args, "check", f"Find what is wrong with a data set, without decoding images. FORMAT: {formats}."
+    )
+    if parsed.format not in check.FORMATS:
+        raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
+    if not parsed.data.is_dir():
+        raise _UsageError(f"--data must be a folder; there is no folder {parsed.data}")
+    faults = check.check_dataset(parsed.format, parsed.data)
+    print(check.format_report(faults))
+    return 2 if faults else 0
+
+
+def _make_data(args: list[str]) -> int:
+    import tyro
+
+    from ignite_imgtools.data import make_data
+
+    @dataclasses.dataclass(frozen=True)
+    class MakeData:
+        format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
+        directory: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+        num_train: Annotated[int, tyro.conf.arg(metavar="N")] = 400
+        """Training images."""
+        num_val: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+        """Validation images."""
+        seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+        """The same seed writes the same files."""
+
+    formats = ", ".join(make_data.FORMATS)
+    parsed = _parse(
+        MakeData, args, "make-data", f"Write the built-in data set: shapes with exact annotations. FORMAT: {formats}."
+    )
+    if parsed.format not in make_data.FORMATS:
+        raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
+    make_data.make_data(
+        parsed.format, parsed.directory, num_train=parsed.num_train, num_val=parsed.num_val, seed=parsed.seed
+    )
+    print(f"{parsed.num_train} training and {parsed.num_val} validation images written to {parsed.directory}")
+    return 0
+
+
+def _completion(args: list[str]) -> int:
+    import shtab
+
+    if len(args) != 1 or args[0] not in shtab.SUPPORTED_SHELLS:
+        raise _UsageError(f"completion takes the name of a shell: {', '.join(shtab.SUPPORTED_SHELLS)}")
+    print(shtab.complete(_completion_parser(), shell=args[0]))
+    return 0
+
+
+def _completion_parser() -> argparse.ArgumentParser:
+    # tyro's own completion knows one command at a time; shtab needs no more than the names of all the options.
+    from ignite_imgtools.data import check, make_data
+
+    parser = argparse.ArgumentParser(_PROG)
+    commands = parser.add_subparsers()
+    parsers = {name: commands.add_parser(name, help=what.split(":")[0]) for name, what in _COMMANDS.items()}
+    for command in ("train", "evaluate", "predict"):
+        recipes = parsers[command].add_subparsers()
+        for name, what in RECIPES.items():
+            options = recipes.add_parser(name, help=what)
+            if command == "predict":
+                _add_options(options, _predict_arguments())
+                continue
+            _add_options(options, load_recipe(name).Config)
+            if command == "evaluate":
+                options.add_argument("--checkpoint").complete = shtab.FILE  # type: ignore[attr-defined]
+    parsers["check"].add_argument("format", choices=list(check.FORMATS))
+    parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    parsers["make-data"].add_argument("format", choices=list(make_data.FORMATS))
+    parsers["make-data"].add_argument("directory").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    parsers["completion"].add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    import shtab
+
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        choices = [value for part in (hint, *get_args(hint)) if get_origin(part) is Literal for value in get_args(part)]
+        if field.name == "images":
+            parser.add_argument("images", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]
+            continue
+        option = parser.add_argument(f"--{field.name.replace('_', '-')}", choices=choices or None)
+        if Path in (hint, *get_args(hint)):
+            option.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+def _parse(kind: type, args: Sequence[str], command: str, description: str | None) -> Any:
+    """Parse ``args`` into ``kind``; what is wrong with them becomes one line."""
+    import tyro
+
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(
+                kind,
+                args=list(args),
+                prog=f"{_PROG} {command}",
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise _UsageError(f"{_first_message(stderr.getvalue())} (see {_PROG} {command} --help)") from None
+
+
+def _first_message(box: str) -> str:
+    # tyro frames its errors; the message is what stands above the first rule inside the frame.
+    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in box.splitlines()]
+    message: list[str] = []
+    for line in lines:
+        if re.match(r"^[╭╰+]", line):
+            continue
+        if re.match(r"^[─-]{5,}", line):
+            break
+        message.append(line)
+    return " ".join(" ".join(message).split()) or "bad arguments"
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"{_PROG}: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong: one line for what a user can mend, the traceback for everything else."""
+    name, message = type(error).__name__, str(error)
+    # An error of a started process arrives as the text of its traceback; its last line is the error.
+    if name == "ProcessRaisedException":
+        last = message.strip().splitlines()[-1]
+        name, _, text = last.partition(": ")
+        name, message = name.rpartition(".")[2], text or last
+    elif name == "ProcessExitedException":
+        return int(getattr(error, "exit_code", 1))
+    if name in ("DataError", "ConfigError", "CheckpointError", "RunFolderError"):
+        return _fail(message)
+    if name == "NonFiniteError":
+        return _fail(message, status=1)
+    traceback.print_exception(error)
+    return 1

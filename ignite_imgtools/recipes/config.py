@@ -1,0 +1,169 @@
+"""The flags that all recipes share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+__all__ = ["ConfigError", "RecipeRecord", "RunConfig", "config_from_checkpoint", "config_from_dict", "config_to_dict"]
+
+_Dir = tyro.conf.arg(metavar="DIR")
+_Int = tyro.conf.arg(metavar="N")
+_Float = tyro.conf.arg(metavar="X")
+
+
+class ConfigError(ValueError):
+    """A flag has a value it cannot have: one line that names the flag, what was expected and what came."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every recipe asks. ``None`` stands for the recipe's own default, filled in before a run starts."""
+
+    data: Annotated[Path | None, _Dir] = None
+    """Folder of the data set. Without it the recipe trains on the built-in set."""
+    data_format: Annotated[str | None, tyro.conf.arg(metavar="FORMAT")] = None
+    """Format of the data set (`ignite-imgtools check --help` lists them). By default found from the folder's layout."""
+    val_fraction: Annotated[float, _Float] = 0.2
+    """Part of the images held out for validation where the data set has no validation part; drawn by the seed."""
+    output_dir: Annotated[Path | None, _Dir] = None
+    """Run folder: settings, logs, checkpoints, plots. By default `runs/RECIPE`."""
+    epochs: Annotated[int | None, _Int] = None
+    """Number of epochs."""
+    max_iterations: Annotated[int | None, _Int] = None
+    """Stop after this many iterations, however many epochs that is."""
+    batch_size: Annotated[int | None, _Int] = None
+    """Images in a batch, over all processes together."""
+    lr: Annotated[float | None, _Float] = None
+    """Learning rate after the warm-up."""
+    num_workers: Annotated[int, _Int] = 0
+    """Worker processes that load images, for each training process."""
+    device: str = "auto"
+    """Device to train on: cpu, cuda, or auto, which is cuda where there is one."""
+    nproc_per_node: Annotated[int | None, _Int] = None
+    """Processes to start on this machine. Not with torchrun or SLURM, which start them."""
+    amp_dtype: Annotated[
+        Literal["bfloat16", "float16"] | None, tyro.conf.arg(metavar="bfloat16|float16")
+    ] = None
+    """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs it is many times slower."""
+    accumulate: Annotated[int, _Int] = 1
+    """Batches whose gradients are averaged before each optimizer step."""
+    clip_norm: Annotated[float | None, _Float] = None
+    """Largest norm of the gradient; a longer one is scaled down to it."""
+    ema_decay: Annotated[float | None, _Float] = None
+    """Keep a moving average of the weights with this decay, such as 0.9998, and evaluate that."""
+    weights: Annotated[str, tyro.conf.arg(metavar="none|default|PATH")] = "none"
+    """Weights to start from: none, default (torchvision's pretrained ones) or a file. The part that fits is loaded."""
+    resume: Annotated[str, tyro.conf.arg(metavar="auto|never|PATH")] = "auto"
+    """Go on from the newest good checkpoint in the run folder, never, or from this checkpoint file."""
+    seed: Annotated[int, _Int] = 0
+    """Seed of everything random: initial weights, order, augmentation, dropout."""
+    log_every: Annotated[int, _Int] = 50
+    """Iterations between two log lines."""
+    group_by: Literal["shape", "aspect", "none"] = "shape"
+    """Make batches of images of the same padded shape, of similar aspect ratio, or of any images."""
+    on_bad_sample: Literal["raise", "skip"] = "raise"
+    """What to do with an image or annotation that cannot be used: stop, or leave it out and count it."""
+
+    def check(self) -> None:
+        """Check every flag that can be checked without looking at the data.
+
+        Raises:
+            ConfigError: in one line.
+        """
+        for name in ("epochs", "max_iterations", "batch_size", "nproc_per_node", "accumulate", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
+        if self.num_workers < 0:
+            raise ConfigError(f"--num-workers must be 0 or more, got {self.num_workers}")
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(f"--val-fraction must lie between 0 and 1, got {self.val_fraction}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay must lie between 0 and 1, got {self.ema_decay}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must be 0 or more, got {self.seed}")
+        if self.weights not in ("none", "default") and not Path(self.weights).is_file():
+            raise ConfigError(f"--weights must be none, default or a file; there is no file {self.weights}")
+        if self.resume not in ("auto", "never") and not Path(self.resume).is_file():
+            raise ConfigError(f"--resume must be auto, never or a checkpoint; there is no file {self.resume}")
+        if self.data is not None and not self.data.is_dir():
+            raise ConfigError(f"--data must be a folder; there is no folder {self.data}")
+        if self.device_type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"--device {self.device}: no CUDA device is at hand; leave it out or give cpu")
+        if self.batch_size is not None and self.nproc_per_node is not None and self.batch_size < self.nproc_per_node:
+            raise ConfigError(
+                f"--batch-size is the total over all processes: {self.batch_size} is less than one image for each of "
+                f"--nproc-per-node {self.nproc_per_node}"
+            )
+
+    @property
+    def device_type(self) -> str:
+        """``"cpu"`` or ``"cuda"``.
+
+        Raises:
+            ConfigError: the device is neither, nor ``"auto"``.
+        """
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise ConfigError(f"--device must be auto, cpu or cuda, got {self.device!r}")
+        return self.device.split(":")[0]
+
+
+def config_to_dict(config: RunConfig) -> dict[str, Any]:
+    """``config`` as what JSON and a checkpoint can hold."""
+    return {
+        key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def config_from_dict(kind: type[RunConfig], values: dict[str, Any]) -> Any:
+    """The inverse of :func:`config_to_dict`; entries that ``kind`` does not know are left out."""
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
+    for key in ("data", "output_dir"):
+        if kept.get(key) is not None:
+            kept[key] = Path(kept[key])
+    return kind(**kept)
+
+
+def config_from_checkpoint(kind: type[RunConfig], checkpoint: Path, recipe: str) -> Any:
+    """The configuration of the run that wrote ``checkpoint``.
+
+    Raises:
+        ConfigError: the file is a checkpoint of another recipe, or of a script without one.
+    """
+    from ignite_imgtools.handlers import load_checkpoint
+
+    run = load_checkpoint(checkpoint).get("resumables", {}).get("recipe")
+    if run is None:
+        raise ConfigError(f"{checkpoint}: not written by a recipe, so its model is not known; evaluate it in a script")
+    if run["name"] != recipe:
+        raise ConfigError(f"{checkpoint}: a checkpoint of the recipe {run['name']}, not of {recipe}")
+    return config_from_dict(kind, run["config"])
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeRecord:
+    """What a checkpoint says of the run that wrote it: enough to build the same model again."""
+
+    name: str
+    config: RunConfig
+    class_names: list[str]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "config": config_to_dict(self.config), "class_names": self.class_names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: the record describes the run, the run folder has checked that it is the same."""

@@ -1,0 +1,144 @@
+"""Processes: gathering, agreement, seeds, stopping together."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ignite_imgtools import distributed
+from ignite_imgtools.formats import DataError
+from tests.distributed.spawn import run_processes
+
+
+def _gather() -> list[dict[str, np.ndarray]]:
+    rank = idist.get_rank()
+    return distributed.all_gather_arrays(
+        {
+            "scores": np.arange(3 * rank, dtype=np.float32),
+            "flag": np.array(rank == 1),
+            "matrix": np.full((rank, 2), rank, dtype=np.uint16),
+        }
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_arrays_of_any_shape_are_gathered_by_rank(world_size: int) -> None:
+    for gathered in run_processes(_gather, world_size):
+        assert len(gathered) == world_size
+        for rank, arrays in enumerate(gathered):
+            assert arrays["scores"].dtype == np.float32
+            assert arrays["scores"].tolist() == list(range(3 * rank))
+            assert arrays["flag"].item() is (rank == 1)
+            assert arrays["matrix"].tolist() == [[rank, rank]] * rank
+
+
+def _strings() -> list[str]:
+    return distributed.all_gather_strings("é" * idist.get_rank())
+
+
+def test_strings_of_any_length_are_gathered_by_rank() -> None:
+    assert run_processes(_strings, 3) == [["", "é", "éé"]] * 3
+
+
+def _refuse() -> str:
+    def check() -> None:
+        raise DataError("a.json: no images")
+
+    try:
+        distributed.on_main_process(check)
+    except DataError as error:
+        return str(error)
+    return "nothing raised"
+
+
+def test_an_error_on_the_main_process_is_raised_on_all() -> None:
+    assert run_processes(_refuse, 2) == ["a.json: no images"] * 2
+
+
+def _result() -> Any:
+    return distributed.on_main_process(lambda: 5)
+
+
+def test_a_result_stays_on_the_main_process() -> None:
+    assert run_processes(_result, 2) == [5, None]
+
+
+def _stop_after(asked: dict[int, int], accumulate: int) -> int:
+    # Every step ends with a reduction, as a step with DDP does.
+    stop = distributed.StopTogether("test")
+    for step in range(1, 20):
+        torch.distributed.all_reduce(torch.zeros(1))
+        if asked.get(idist.get_rank()) == step:
+            stop.request()
+        if stop.should_stop(step):
+            return step
+    return 0
+
+
+@pytest.mark.parametrize("asked", [{0: 3}, {1: 5}, {0: 4, 1: 4}, {0: 6, 1: 5, 2: 7}])
+def test_all_processes_stop_after_the_same_step(asked: dict[int, int]) -> None:
+    stopped = run_processes(_stop_after, 3, asked, 1)
+    assert len(set(stopped)) == 1
+    first = min(asked.values())
+    assert first <= stopped[0] <= first + 2
+
+
+def test_a_single_process_stops_at_once() -> None:
+    stop = distributed.StopTogether()
+    assert not stop.should_stop(1)
+    stop.request()
+    assert stop.should_stop(2)
+
+
+def _buffers() -> tuple[float, float]:
+    model = nn.BatchNorm1d(1)
+    model.running_mean.fill_(idist.get_rank())
+    with torch.no_grad():
+        model.weight.fill_(idist.get_rank())
+    distributed.broadcast_buffers(model)
+    return model.running_mean.item(), model.weight.item()
+
+
+def test_buffers_of_the_main_process_reach_all_and_parameters_stay() -> None:
+    assert run_processes(_buffers, 2) == [(0.0, 0.0), (0.0, 1.0)]
+
+
+def _parallel() -> tuple[str, float]:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, idist.get_rank() + 1.0)
+    parallel = distributed.create_parallel_model(model, "cpu")
+    inner = distributed.unwrap_model(parallel)
+    return type(parallel).__name__, inner.weight.item()
+
+
+def test_models_are_wrapped_and_start_equal() -> None:
+    assert run_processes(_parallel, 2) == [("DistributedDataParallel", 1.0)] * 2
+    assert run_processes(_parallel, 1) == [("Linear", 1.0)]
+
+
+def _draw() -> list[float]:
+    distributed.seed_step(3, 17)
+    return [torch.rand(1).item(), random.random(), float(np.random.rand())]
+
+
+def test_steps_draw_by_seed_iteration_and_rank_alone() -> None:
+    first, again = run_processes(_draw, 2), run_processes(_draw, 2)
+    assert first == again
+    assert all(a != b for a, b in zip(*first, strict=True))
+
+
+def test_keyed_seeds_do_not_collide() -> None:
+    seeds = {distributed.keyed_seed(s, e, i) for s in range(4) for e in range(20) for i in range(200)}
+    assert len(seeds) == 4 * 20 * 200
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_unwrap_reaches_through_compile() -> None:
+    model = nn.Linear(2, 2)
+    assert distributed.unwrap_model(torch.compile(model)) is model

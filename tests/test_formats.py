@@ -1,0 +1,76 @@
+"""The formats: what is checked of a batch, and what a checkpoint knows to save."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from ignite_imgtools import formats
+
+
+def _target(**changes: Any) -> dict[str, Any]:
+    target = {
+        "boxes": torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+        "labels": torch.tensor([1]),
+        "image_id": 7,
+        "area": torch.tensor([4.0]),
+        "iscrowd": torch.tensor([False]),
+    }
+    return {key: value for key, value in {**target, **changes}.items() if value is not None}
+
+
+def test_a_detection_batch_is_accepted() -> None:
+    formats.check_detection_batch([torch.zeros(3, 8, 9), torch.zeros(3, 4, 4, dtype=torch.uint8)], [_target()] * 2)
+    formats.check_detection_batch([], [])
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "message"),
+    [
+        (torch.zeros(1, 8, 9), _target(), r"image_id 7: an image must be \[3, H, W\], got \[1, 8, 9\]"),
+        (torch.zeros(3, 8, 9, dtype=torch.int64), _target(), "uint8 or floating point, got torch.int64"),
+        (torch.zeros(3, 8, 9), _target(boxes=None), "no 'boxes', only"),
+        (torch.zeros(3, 8, 9), _target(image_id=None), r"image_id \(missing\)"),
+        (torch.zeros(3, 8, 9), _target(boxes=torch.zeros(4)), r"floating point \[N, 4\], got torch.float32 \[4\]"),
+        (torch.zeros(3, 8, 9), _target(boxes=torch.zeros(1, 4).long()), r"got torch.int64 \[1, 4\]"),
+        (torch.zeros(3, 8, 9), _target(labels=torch.ones(2).long()), r"labels must be int64 \[1\]"),
+        (torch.zeros(3, 8, 9), _target(labels=torch.ones(1)), "got torch.float32"),
+    ],
+)
+def test_what_is_wrong_with_a_batch_is_named(image: torch.Tensor, target: dict[str, Any], message: str) -> None:
+    with pytest.raises(formats.DataError, match=message):
+        formats.check_detection_batch([image], [target])
+
+
+def test_images_and_targets_must_be_as_many() -> None:
+    with pytest.raises(formats.DataError, match="got 1 and 0"):
+        formats.check_detection_batch([torch.zeros(3, 8, 9)], [])
+
+
+def test_uint8_images_are_scaled_and_float_images_left_alone() -> None:
+    whole = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1)
+    real = torch.rand(3, 2, 2)
+    scaled, same = formats.images_to_device([whole, real], "cpu")
+    assert scaled.flatten().tolist() == pytest.approx([0.0, 0.2, 1.0])
+    assert torch.equal(same, real)
+    assert whole.dtype == torch.uint8
+
+
+def test_image_ids_of_other_batches_are_none() -> None:
+    assert formats.image_ids(([torch.zeros(3, 1, 1)], [_target()])) == [7]
+    assert formats.image_ids(([], [])) == []
+    assert formats.image_ids((torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4))) is None
+    assert formats.image_ids(torch.zeros(3)) is None
+
+
+def test_a_name_belongs_to_one_resumable() -> None:
+    trainer = Engine(lambda engine, batch: None)
+    first, second = object(), object()
+    formats.register_resumable(trainer, "logger", first)
+    formats.register_resumable(trainer, "logger", first)
+    with pytest.raises(ValueError, match="'logger' is registered already"):
+        formats.register_resumable(trainer, "logger", second)
+    assert formats.resumables(trainer) == {"logger": first}
