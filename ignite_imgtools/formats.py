@@ -11,10 +11,19 @@ Attributes of ``trainer.state`` beside ignite's own:
 ``at_step_boundary``
     ``False`` in the middle of an accumulation window, else ``True``: only then may a checkpoint be taken.
 ``evaluations``
-    ``{name: {metric: number}}``, the newest result of each evaluation.
+    ``{name: {metric: number}}``, the newest result of each evaluation; ``evaluated`` is the name of the newest.
+``logged``
+    what the MetricLogger's newest line says, a :class:`LoggedMetrics`; ``log_every`` is its interval in iterations.
 ``resumables``
     ``{name: object}`` with ``state_dict()`` and ``load_state_dict(state)``: what a checkpoint holds beside the
     objects its user names.
+
+Attributes of ``evaluator.state``, filled at ``EPOCH_COMPLETED`` and read at ``COMPLETED``, on the main process:
+
+``images``
+    ``{name: uint8 array [H, W, 3]}``, pictures for people, as ``predictions``.
+``figures``
+    ``{name: matplotlib Figure}``, as ``pr_curve`` and ``confusion_matrix``.
 """
 
 from __future__ import annotations
@@ -33,6 +42,7 @@ __all__ = [
     "DetectionPrediction",
     "DetectionTarget",
     "EvaluationOutput",
+    "LoggedMetrics",
     "Resumable",
     "TrainerEvents",
     "check_detection_batch",
@@ -106,7 +116,27 @@ class TrainerEvents(EventEnum):
     """Events a trainer fires beside ignite's."""
 
     EVALUATION_COMPLETED = "evaluation_completed"
-    """``trainer.state.evaluations`` holds a new result."""
+    """``trainer.state.evaluations`` holds a new result; ``trainer.state.evaluated`` is its name."""
+
+    METRICS_LOGGED = "metrics_logged"
+    """``trainer.state.logged`` holds new means of the training; fired on every process."""
+
+
+class LoggedMetrics(TypedDict):
+    """Means over the iterations since the previous line of a log: what each consumer shares, so that the values
+    leave the device once.
+
+    ``metrics`` holds the terms of the step's output, weighted by batch size over all processes; ``lr`` one number for
+    each parameter group, none where the trainer does not say; ``time`` and ``data_time`` are seconds of this
+    process an iteration, and those of them in which it waited for the batch.
+    """
+
+    epoch: int
+    iteration: int
+    lr: list[float]
+    metrics: dict[str, float]
+    time: float
+    data_time: float
 
 
 def register_resumable(engine: Engine, name: str, resumable: Any) -> None:
