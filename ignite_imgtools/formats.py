@@ -58,6 +58,10 @@ class DataError(ValueError):
     """Bad data or annotations: one line that names the file, the annotation, what was expected and what came."""
 
 
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is not finite: one line with the iteration, the loss terms and the images of that batch."""
+
+
 class DetectionTarget(TypedDict):
     """Ground truth of one image with ``N`` objects.
 
