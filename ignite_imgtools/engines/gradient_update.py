@@ -1,0 +1,263 @@
+"""What happens between a model's losses and its new weights, once for all tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from ignite_imgtools.engines.ema import ExponentialMovingAverage
+from ignite_imgtools.formats import NonFiniteError, image_ids
+
+__all__ = ["GradientUpdate", "autocast_dtype"]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_RESERVED = frozenset({"loss", "grad_norm", "loss_scale", "batch_size"})
+
+
+def autocast_dtype(amp_dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The dtype of autocast by its name in a configuration, ``None`` for none.
+
+    Raises:
+        ValueError: neither bfloat16 nor float16.
+    """
+    if amp_dtype is None:
+        return None
+    for name, dtype in _DTYPES.items():
+        if amp_dtype in (name, dtype):
+            return dtype
+    raise ValueError(f"amp_dtype must be 'bfloat16', 'float16' or None, got {amp_dtype!r}")
+
+
+class GradientUpdate:
+    """Forward, backward and optimizer step, with all that may stand between them.
+
+    In the order of an iteration: autocast, the sum of the loss terms, loss scaling, accumulation without needless
+    communication (``no_sync`` of DistributedDataParallel), and where a window of ``accumulate`` iterations ends:
+    unscaling, the gradient norm, clipping, the optimizer's step, the moving average, the schedule.
+
+    Windows never cross an epoch: the last one of an epoch, or of a run limited by ``max_iters``, is shorter where
+    the iterations do not divide, and its gradient is the mean over the iterations it has.
+
+    No call waits for the device, but for two that are asked for: ``check_every``, and float16 with an optimizer
+    that cannot skip a step on the device (build it with ``fused=True`` and nothing waits). A step with overflown
+    float16 gradients is skipped and the scale lowered; the schedule counts it all the same, since only the device
+    knows of it and a schedule should depend on the iteration alone.
+
+    Args:
+        optimizer: over the parameters that are trained.
+        amp_dtype: ``"bfloat16"``, ``"float16"`` or ``None`` for no autocast; or the ``torch.dtype``. On CPUs without
+            native support bfloat16 is many times slower than float32.
+        accumulate: iterations whose gradients are averaged before each step, at least 1.
+        clip_norm: the largest 2-norm of all gradients together; ``None`` for no limit.
+        scaler: ``"auto"`` for a ``GradScaler`` with float16 only, ``None`` for none, or one of your own.
+        ema: updated after each step.
+        scheduler: a ``torch.optim`` schedule of the optimizer; stepped after each optimizer step, so all its numbers
+            are in steps.
+        check_every: look at the gradient norm before every n-th step, which waits for the device, and raise instead
+            of stepping if it is not finite. With a scaler non-finite gradients are overflows, and it is an error
+            only if the loss scale has fallen below 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+        TypeError: the scheduler needs a metric to step.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        amp_dtype: str | torch.dtype | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        scaler: GradScaler | str | None = "auto",
+        ema: ExponentialMovingAverage | None = None,
+        scheduler: LRScheduler | None = None,
+        check_every: int | None = None,
+    ):
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {accumulate}")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0 or None, got {clip_norm}")
+        if check_every is not None and check_every < 1:
+            raise ValueError(f"check_every must be at least 1 or None, got {check_every}")
+        if isinstance(scaler, str) and scaler != "auto":
+            raise ValueError(f"scaler must be 'auto', None or a GradScaler, got {scaler!r}")
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise TypeError("ReduceLROnPlateau needs a metric: step it after evaluations, scheduler is stepped blindly")
+        self.optimizer = optimizer
+        self.amp_dtype = autocast_dtype(amp_dtype)
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.ema = ema
+        self.scheduler = scheduler
+        self.check_every = check_every
+
+        device = optimizer.param_groups[0]["params"][0].device
+        if scaler == "auto":
+            scaler = GradScaler(device.type) if self.amp_dtype == torch.float16 else None
+        self.scaler: GradScaler | None = scaler if isinstance(scaler, GradScaler) and scaler.is_enabled() else None
+        self._autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.amp_dtype is not None:
+            self._autocast = torch.autocast(device.type, self.amp_dtype)
+        self._grad_norm = torch.zeros((), device=device)
+        self._steps = 0
+        self._window_size = 1
+        self._window_left = 0
+        self._window_next = (0, 0)
+        self._dirty = True  # gradients may be left over from whatever came before
+
+    def __call__(self, engine: Engine, model: nn.Module, forward: Callable[[], Any]) -> dict[str, Tensor]:
+        """Do what one iteration of ``engine`` has to do; call it once in a training step.
+
+        Args:
+            engine: its ``state.lr`` and ``state.at_step_boundary`` are set.
+            model: what ``forward`` calls, with its wrapper.
+            forward: returns a dict of loss terms (0-dim tensors), or one loss.
+
+        Returns:
+            ``{"loss": their sum, each term, "grad_norm": of the newest step, before clipping}``, with a scaler also
+            ``"loss_scale"``; detached and left on the device.
+
+        Raises:
+            NonFiniteError: ``check_every`` has found gradients that are not finite.
+            ValueError: a loss term has a name that the output uses already, or ``accumulate`` is above 1 and the
+                length of the epoch is unknown.
+        """
+        state: Any = engine.state  # our attributes are not declared there
+        boundary = self._advance(state)
+        state.at_step_boundary = boundary
+        state.lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._dirty = True
+        with contextlib.nullcontext() if boundary else _no_sync(model):
+            with self._autocast:
+                terms = forward()
+            loss, output = _sum_terms(terms)
+            scaled = loss / self._window_size if self._window_size > 1 else loss
+            (scaled if self.scaler is None else self.scaler.scale(scaled)).backward()
+        if self.scaler is not None:
+            # A copy, since update() below changes the scale in place before anybody reads it.
+            output["loss_scale"] = self.scaler._get_scale_async().clone()  # type: ignore[union-attr]
+        if boundary:
+            self._step(state, output)
+        output["grad_norm"] = self._grad_norm
+        return output
+
+    def _advance(self, state: Any) -> bool:
+        """Count this iteration in its window; whether it is the window's last."""
+        if self._window_left == 0 or self._window_next != (state.epoch, state.iteration):
+            if self._dirty:  # a window that was never finished
+                self.optimizer.zero_grad(set_to_none=True)
+            self._window_size = self._window_left = self._size_of_window(state)
+        self._window_left -= 1
+        self._window_next = (state.epoch, state.iteration + 1)
+        return self._window_left == 0
+
+    def _size_of_window(self, state: Any) -> int:
+        if self.accumulate == 1:
+            return 1
+        if state.epoch_length is None:
+            raise ValueError(f"accumulate={self.accumulate} needs epoch_length, since the loader has no length")
+        first = (state.iteration - 1) % state.epoch_length
+        end = min(first - first % self.accumulate + self.accumulate, state.epoch_length)
+        size = end - first
+        return size if state.max_iters is None else max(1, min(size, state.max_iters - state.iteration + 1))
+
+    def _step(self, state: Any, output: dict[str, Tensor]) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._grad_norm = get_total_norm([p.grad for p in parameters])
+        self._steps += 1
+        if self.check_every is not None and self._steps % self.check_every == 0:
+            self._check(state, output)
+        if self.clip_norm is not None:
+            clip_grads_with_norm_(parameters, self.clip_norm, self._grad_norm)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._dirty = False
+        if self.ema is not None:
+            self.ema.update()
+        if self.scheduler is not None:
+            self._step_schedule(self.scheduler)
+
+    def _step_schedule(self, scheduler: LRScheduler) -> None:
+        if self.scaler is None or scheduler.last_epoch > 0:
+            scheduler.step()
+            return
+        with warnings.catch_warnings():
+            # torch would take a skipped first step for a schedule that is stepped before the optimizer.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            scheduler.step()
+
+    def _check(self, state: Any, output: dict[str, Tensor]) -> None:
+        norm = float(self._grad_norm)
+        if math.isfinite(norm):
+            return
+        what = f"the gradient norm is {norm}"
+        if self.scaler is not None:
+            scale = self.scaler.get_scale()
+            if scale >= 1:
+                return
+            what += f" at loss scale {scale}"
+        terms = ", ".join(f"{name} {float(value):.6g}" for name, value in output.items())
+        raise NonFiniteError(
+            f"iteration {state.iteration}: {what}; {terms}; image ids {image_ids(getattr(state, 'batch', None))}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state to resume from at a step boundary; plain tensors and numbers."""
+        state: dict[str, Any] = {"grad_norm": self._grad_norm, "steps": self._steps}
+        for name, part in self._parts().items():
+            state[name] = part.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: the state has another set of scaler, ema and scheduler than this object; nothing is loaded.
+        """
+        parts = self._parts()
+        saved = sorted(state.keys() - {"grad_norm", "steps"})
+        if saved != sorted(parts):
+            raise ValueError(f"the saved gradient update has {saved or 'no parts'}, this one {sorted(parts)}")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        self._grad_norm = state["grad_norm"].to(self._grad_norm.device, copy=True)
+        self._steps = int(state["steps"])
+        self._window_left = 0
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"scaler": self.scaler, "ema": self.ema, "scheduler": self.scheduler}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    # DistributedDataParallel and FSDP have it, inside torch.compile's wrapper too.
+    no_sync = getattr(model, "no_sync", None)
+    return contextlib.nullcontext() if no_sync is None else no_sync()
+
+
+def _sum_terms(terms: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss to differentiate, and the output with detached values."""
+    if isinstance(terms, Tensor):
+        return terms, {"loss": terms.detach()}
+    if not _RESERVED.isdisjoint(terms):
+        raise ValueError(f"a loss term must not be called {sorted(_RESERVED.intersection(terms))}: rename it")
+    loss = sum(terms.values())
+    if not isinstance(loss, Tensor):
+        raise ValueError(f"forward must return loss terms, got {terms!r}")
+    return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}

@@ -1,0 +1,85 @@
+"""What trainers and evaluators of every task have in common: a step function becomes an Engine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from torch import nn
+
+from ignite_imgtools.distributed import broadcast_buffers, unwrap_model
+from ignite_imgtools.engines.ema import ExponentialMovingAverage
+from ignite_imgtools.engines.gradient_update import GradientUpdate
+from ignite_imgtools.formats import TrainerEvents, register_resumable, resumables
+
+__all__ = ["create_evaluator", "create_trainer", "evaluation_mode", "model_device"]
+
+Step = Callable[[Engine, Any], Any]
+
+
+def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None = None) -> Engine:
+    """An Engine that trains ``model`` with ``step(engine, batch)``.
+
+    It puts the model into training mode before each epoch, lets the batch sampler of the loader it is given follow
+    its epochs (``sampler.attach(trainer)``), makes ``update`` part of its checkpoints, and knows
+    :class:`~ignite_imgtools.formats.TrainerEvents`.
+    """
+    trainer = Engine(step)
+    trainer.register_events(*TrainerEvents)
+    if update is not None:
+        register_resumable(trainer, "update", update)
+    # The first handler of STARTED: a later one resumes, and the sampler must be there to be resumed.
+    trainer.add_event_handler(Events.STARTED, _attach_sampler)
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
+    return trainer
+
+
+def create_evaluator(
+    step: Step,
+    model: nn.Module,
+    metrics: Mapping[str, Metric] | None = None,
+    *,
+    ema: ExponentialMovingAverage | None = None,
+) -> Engine:
+    """An Engine that evaluates ``model``, or its average ``ema``, with ``step(engine, batch)``.
+
+    Before each run the buffers (running statistics) of the main process are given to all, so that all processes
+    evaluate the same model; so it is run on all of them.
+
+    Args:
+        metrics: attached under their names.
+    """
+    evaluator = Engine(step)
+    evaluated = unwrap_model(model) if ema is None else ema.module
+    evaluator.add_event_handler(Events.STARTED, lambda: broadcast_buffers(evaluated))
+    for name, metric in (metrics or {}).items():
+        metric.attach(evaluator, name)
+    return evaluator
+
+
+def model_device(model: nn.Module) -> torch.device:
+    """Where the model's parameters are; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """All of ``model`` in evaluation mode; each of its modules then gets back the mode that it had."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _attach_sampler(trainer: Engine) -> None:
+    sampler: Any = getattr(trainer.state.dataloader, "batch_sampler", None)
+    if hasattr(sampler, "attach") and resumables(trainer).get("sampler") is not sampler:
+        sampler.attach(trainer)
