@@ -1,0 +1,74 @@
+"""What is wrong with an image file, found without decoding it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ignite_imgtools.formats import DataError
+
+from .faults import Fault, fault_of_error
+from .images import MAX_PIXELS, image_size, resolve_inside
+
+__all__ = ["examine_image"]
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+
+
+def examine_image(
+    folder: str | os.PathLike[str], name: str, noted_size: tuple[int, int] | None, file: str, where: str
+) -> tuple[tuple[int, int] | None, Fault | None]:
+    """Look at an image file as far as that is cheap: a page at its start, a page at its end.
+
+    Args:
+        folder: the folder that the image must not lie outside of.
+        name: its path in there, as an annotation names it.
+        noted_size: ``(height, width)`` as annotations have it, or ``None`` where they have none.
+        file: the file of annotations, for the fault.
+        where: the place in that file, for the fault.
+
+    Returns:
+        ``(height, width)`` of the image, or ``None`` where it has none, and the fault, if there is one.
+    """
+    try:
+        path = resolve_inside(folder, name)
+    except DataError as error:
+        return None, fault_of_error(error, file, where)
+    try:
+        size = image_size(path)
+    except DataError as error:
+        return None, fault_of_error(error, path, what=f"named by {file}, {where}")
+    height, width = size
+    if height * width > MAX_PIXELS:
+        came = f"{width} x {height}"
+        return size, Fault(str(path), "", "size", f"at most {MAX_PIXELS:,} pixels", came, "scale the image down")
+    if noted_size is not None and noted_size != size:
+        # The commonest cause: sizes were noted, and boxes drawn, without the camera's note on how to turn the image.
+        turned = " (turned by its EXIF orientation?)" if noted_size == (width, height) else ""
+        came = f"{width} x {height} in {path}{turned}"
+        noted = f"{noted_size[1]} x {noted_size[0]} (width x height) as annotated"
+        return size, Fault(file, where, "image size", noted, came, "correct the size and its boxes, or the image")
+    if not _is_complete(path):
+        return size, Fault(str(path), "", "the image breaks off before its end", advice="restore the file")
+    return size, None
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a JPEG or PNG file has its end marker; files of other formats are taken as complete."""
+    with path.open("rb", buffering=0) as file:
+        start = file.read(4)
+        if start.startswith(_JPEG_START):
+            end = _JPEG_END
+        elif start == _PNG_START:
+            end = _PNG_END
+        else:
+            return True
+        file.seek(-min(32, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        if file.read().rstrip(b"\0").endswith(end):
+            return True
+        # Something follows the image, or it is cut: rare enough to read the file. A thumbnail inside the header
+        # has an end of its own, but the image's data come after it.
+        file.seek(0)
+        content = file.read()
+    return content.rfind(end) > content.rfind(_JPEG_SCAN if end is _JPEG_END else b"IDAT")

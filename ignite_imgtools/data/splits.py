@@ -1,0 +1,37 @@
+"""Dividing a data set into a part for training and a part for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, cast
+
+from torch.utils.data import Dataset, Subset
+
+from ignite_imgtools.distributed import keyed_seed
+
+__all__ = ["split_dataset"]
+
+
+def split_dataset(dataset: Dataset[Any], val_fraction: float, seed: int) -> tuple[Subset[Any], Subset[Any]]:
+    """Split a data set at random, always the same way for the same seed and number of samples.
+
+    Args:
+        dataset: at least 2 samples.
+        val_fraction: share of the second part, between 0 and 1; both parts get at least one sample.
+        seed: chooses the split.
+
+    Returns:
+        The parts for training and for validation, samples in the order of the data set.
+
+    Raises:
+        ValueError: ``val_fraction`` is not between 0 and 1, or there are fewer than 2 samples.
+    """
+    total = len(cast(Sized, dataset))
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
+    if total < 2:
+        raise ValueError(f"splitting needs at least 2 samples, the data set has {total}")
+    num_val = min(max(round(total * val_fraction), 1), total - 1)
+    # A sample's rank is a hash of its own, so that it does not depend on a generator of some version.
+    order = sorted(range(total), key=lambda index: keyed_seed(seed, index))
+    return Subset(dataset, sorted(order[num_val:])), Subset(dataset, sorted(order[:num_val]))
