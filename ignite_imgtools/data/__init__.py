@@ -1,11 +1,26 @@
 from .coco import CocoDetection
 from .coco_index import coco_index
+from .groups import aspect_ratio_groups, image_sizes, padded_shape_groups, padded_shapes
+from .images import image_size, read_image
+from .loaders import SampleLoader, collate_detection, create_loader
+from .samplers import EvalSampler, GroupedBatchSampler
 from .splits import split_dataset
 from .voc import VocDetection
 
 __all__ = [
     "CocoDetection",
+    "EvalSampler",
+    "GroupedBatchSampler",
+    "SampleLoader",
     "VocDetection",
+    "aspect_ratio_groups",
     "coco_index",
+    "collate_detection",
+    "create_loader",
+    "image_size",
+    "image_sizes",
+    "padded_shape_groups",
+    "padded_shapes",
+    "read_image",
     "split_dataset",
 ]

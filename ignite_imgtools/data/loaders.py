@@ -1,0 +1,249 @@
+"""Loaders that go on exactly where they were stopped, whatever the number of processes and of workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import wait
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from ignite_imgtools.data.groups import aspect_ratio_groups, padded_shape_groups
+from ignite_imgtools.data.keyed_dataset import KeyedDataset, LoadFailure
+from ignite_imgtools.data.samplers import EvalSampler, GroupedBatchSampler
+from ignite_imgtools.distributed import keyed_seed
+from ignite_imgtools.formats import DataError, DetectionBatch
+
+__all__ = ["SampleLoader", "collate_detection", "create_loader"]
+
+# How long a worker outlives a signal to end that its main process may have got too, in seconds.
+_GRACE = 10
+
+
+def collate_detection(samples: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> DetectionBatch:
+    """Make a detection batch of samples: images keep their sizes, so they stay a list.
+
+    Args:
+        samples: pairs of an image ``[3, H, W]`` and its target.
+
+    Returns:
+        ``(images, targets)``, tv_tensors made plain tensors; ``([], [])`` for no samples.
+    """
+    images = [_plain(image) for image, _ in samples]
+    targets = [{key: _plain(value) for key, value in target.items()} for _, target in samples]
+    return images, targets  # type: ignore[return-value]  # a TypedDict cannot be made key by key
+
+
+class SampleLoader(DataLoader[Any]):
+    """What :func:`create_loader` returns: a ``DataLoader`` whose errors name the sample, and that counts bad ones.
+
+    ``batch_sampler`` is a :class:`~ignite_imgtools.data.GroupedBatchSampler` or an
+    :class:`~ignite_imgtools.data.EvalSampler`; ``dataset.dataset`` is the data set it was made for.
+    """
+
+    dataset: KeyedDataset
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Batches.
+
+        Raises:
+            DataError: a sample is bad, and bad samples are not to be skipped.
+            RuntimeError: a worker died, or took longer than ``timeout`` for a batch; names what it was loading.
+        """
+        # The iterator is made now, as DataLoader does, and with it the place in the sampler is taken.
+        return self._checked_batches(super().__iter__())
+
+    def skipped_samples(self) -> int:
+        """How many times this process left out a bad sample so far, each epoch counted."""
+        return self.dataset.count_skipped()
+
+    def bad_samples(self) -> list[int]:
+        """Indices of the bad samples that this process has met so far."""
+        return self.dataset.bad_indices()
+
+    def _checked_batches(self, iterator: Any) -> Iterator[Any]:
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                fault = self._worker_fault(getattr(iterator, "_workers", ()), error)
+                if fault is None:
+                    raise
+                raise RuntimeError(fault) from error
+            if isinstance(batch, LoadFailure):
+                raise DataError(batch.message)
+            yield batch
+
+    def _worker_fault(self, workers: Sequence[Any], error: Exception) -> str | None:
+        if isinstance(error, OSError | EOFError):
+            # A broken connection is seen before the end of the worker that caused it.
+            wait([worker.sentinel for worker in workers], timeout=2)
+        for number, worker in enumerate(workers):
+            if not worker.is_alive():
+                code = worker.exitcode
+                ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                ended += " (is the machine out of memory?)" if -code == signal.SIGKILL else ""
+                loading = self.dataset.describe_loading(number)
+                return f"loader worker {number} (process {worker.pid}) {ended} while it was loading {loading}"
+        if workers and "timed out" in str(error):
+            loading = ", ".join(
+                f"worker {number} (process {worker.pid}) is loading {self.dataset.describe_loading(number)}"
+                for number, worker in enumerate(workers)
+            )
+            return f"no batch came within timeout={self.timeout:g} seconds: {loading}"
+        return None
+
+
+def create_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    group_by: Literal["shape", "aspect"] | Sequence[int] | np.ndarray | None = None,
+    seed: int = 0,
+    num_workers: int = 0,
+    on_bad_sample: Literal["raise", "skip"] = "raise",
+    drop_last: bool = False,
+    aspect_bins: int = 3,
+    min_size: int = 800,
+    max_size: int = 1333,
+    collate_fn: Callable[[list[Any]], Any] = collate_detection,
+    pin_memory: bool | None = None,
+    persistent_workers: bool | None = None,
+    prefetch_factor: int | None = None,
+    timeout: float = 600,
+    multiprocessing_context: str | None = None,
+) -> SampleLoader:
+    """A loader for training, or, with neither ``shuffle`` nor ``group_by``, for evaluation.
+
+    A training loader has a :class:`~ignite_imgtools.data.GroupedBatchSampler`: each sample once in an epoch, in an
+    order that depends on (seed, epoch, ``batch_size``) alone. An evaluation loader has an
+    :class:`~ignite_imgtools.data.EvalSampler`: each sample once over all processes.
+
+    The random numbers of a sample (augmentation, by ``torch``, ``random`` or ``numpy.random``) depend on (seed, epoch,
+    index) alone: not on the number of workers or processes, nor on where a run was resumed. Evaluation uses epoch 0
+    always. The random states of the main process are left as they are.
+
+    Args:
+        dataset: with ``dataset[index]`` and a length.
+        batch_size: total over all processes.
+        shuffle: another order in each epoch.
+        group_by: what the samples of a batch have in common. ``"shape"``: the exact padded shape in a detector,
+            ``"aspect"``: the aspect ratio (see :mod:`ignite_imgtools.data.groups`; both need
+            ``dataset.image_size(index)``); or one integer for each sample.
+        seed: of the order and of the samples' random numbers; the same on all processes.
+        num_workers: worker processes that load; 0 loads in this process.
+        on_bad_sample: ``"raise"`` a sample's DataError; or ``"skip"`` samples that raise DataError or OSError: each is
+            reported once to the logger ``ignite_imgtools``, and counted (``loader.skipped_samples()``). Its batch is
+            the smaller by it; a training batch without any good sample takes the next one in the data set.
+        drop_last: leave out training batches smaller than ``batch_size``.
+        aspect_bins: of ``group_by="aspect"``.
+        min_size: of ``group_by="shape"``: what the detector resizes the shorter side to, in pixels.
+        max_size: of ``group_by="shape"``: what the longer side then may not exceed, in pixels.
+        collate_fn: makes a batch of a list of samples; the list may be empty in evaluation.
+        pin_memory: whether batches come in page-locked memory; by default where CUDA is available.
+        persistent_workers: whether workers live on between epochs; by default they do.
+        prefetch_factor: batches that each worker loads ahead; by default 2.
+        timeout: seconds to wait for a batch of the workers before they are taken to be stuck; 0 waits for ever.
+        multiprocessing_context: how workers are started: ``"fork"``, ``"forkserver"`` or ``"spawn"``; by default as
+            Python does.
+
+    Raises:
+        ValueError: an argument is out of its range, the data set is empty, or ``batch_size`` below the number of
+            processes in training.
+        TypeError: ``group_by`` needs image sizes that the data set does not know.
+    """
+    if on_bad_sample not in ("raise", "skip"):
+        raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise ValueError(f"expected a data set with dataset[index] and a length, got {type(dataset).__name__}")
+    if not len(dataset):
+        raise ValueError(f"the data set ({type(dataset).__name__}) is empty")
+
+    training = shuffle or group_by is not None
+    sampler: GroupedBatchSampler | EvalSampler
+    if training:
+        groups = _groups(dataset, group_by, aspect_bins, min_size, max_size)
+        sampler = GroupedBatchSampler(groups, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
+    elif drop_last:
+        raise ValueError("drop_last is for training, with shuffle or group_by: evaluation leaves no sample out")
+    else:
+        sampler = EvalSampler(len(dataset), batch_size)
+
+    workers: dict[str, Any] = {}
+    if num_workers:
+        workers = {
+            "num_workers": num_workers,
+            "persistent_workers": True if persistent_workers is None else persistent_workers,
+            "prefetch_factor": 2 if prefetch_factor is None else prefetch_factor,
+            "timeout": timeout,
+            "worker_init_fn": _prepare_worker,
+            "multiprocessing_context": multiprocessing_context,
+        }
+    return SampleLoader(
+        KeyedDataset(dataset, seed, skip_bad=on_bad_sample == "skip", fill_empty=training, num_workers=num_workers),
+        batch_sampler=sampler,
+        collate_fn=_GuardedCollate(collate_fn),
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        # Else each epoch would take a number from the global generator.
+        generator=torch.Generator().manual_seed(keyed_seed(seed)),
+        **workers,
+    )
+
+
+def _groups(
+    dataset: Any, group_by: str | Sequence[int] | np.ndarray | None, aspect_bins: int, min_size: int, max_size: int
+) -> np.ndarray:
+    if group_by is None:
+        return np.zeros(len(dataset), dtype=np.uint8)
+    if isinstance(group_by, str):
+        if group_by == "shape":
+            return padded_shape_groups(dataset, min_size, max_size)
+        if group_by == "aspect":
+            return aspect_ratio_groups(dataset, aspect_bins)
+        raise ValueError(f"group_by must be 'shape', 'aspect' or one integer for each sample, got {group_by!r}")
+    if len(group_by) != len(dataset):
+        raise ValueError(f"group_by must have one integer for each of {len(dataset)} samples, got {len(group_by)}")
+    return np.asarray(group_by)
+
+
+class _GuardedCollate:
+    """``collate_fn``, with the errors of a worker process turned into what passes out of it as it is."""
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any]):
+        self.collate_fn = collate_fn
+
+    def __call__(self, samples: list[Any] | LoadFailure) -> Any:
+        if isinstance(samples, LoadFailure):
+            return samples
+        try:
+            return self.collate_fn(samples)
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return LoadFailure(str(error))
+
+
+def _prepare_worker(worker_id: int) -> None:
+    # Ctrl-C and schedulers signal all processes of a job at once. The main process may want to finish its step and
+    # save, and needs a batch for that, so a worker does not go first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(signum: int, frame: Any) -> None:
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_GRACE)
+
+
+def _plain(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
