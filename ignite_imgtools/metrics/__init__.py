@@ -1,9 +1,11 @@
 """Metrics: pure functions of tensors, and thin ignite metrics over them."""
 
+from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
 from ignite_imgtools.metrics.smoothed_value import SmoothedValue
 
 __all__ = [
+    "CocoMetric",
     "MeterBank",
     "MeterMeans",
     "SmoothedValue",
