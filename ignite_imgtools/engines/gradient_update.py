@@ -184,6 +184,7 @@ class GradientUpdate:
         if self.scaler is None:
             self.optimizer.step()
         else:
+            _start_momentum(self.optimizer, parameters)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -249,6 +250,15 @@ def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     # DistributedDataParallel and FSDP have it, inside torch.compile's wrapper too.
     no_sync = getattr(model, "no_sync", None)
     return contextlib.nullcontext() if no_sync is None else no_sync()
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+    # torch's fused SGD allocates the momentum in its first step and leaves it uninitialised if that overflows.
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"] and optimizer.defaults["momentum"]:
+        for parameter in parameters:
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _sum_terms(terms: Any) -> tuple[Tensor, dict[str, Tensor]]:

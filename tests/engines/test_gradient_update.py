@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ignite_imgtools import engines
+from ignite_imgtools.formats import NonFiniteError
+from ignite_imgtools.handlers import warmup_cosine
+
+
+def _model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def _data(iterations: int, batch_size: int = 4, seed: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(batch_size, 6, generator=generator), torch.randint(3, (batch_size,), generator=generator))
+        for _ in range(iterations)
+    ]
+
+
+def _terms(model, x, y):
+    logits = model(x)
+    return {"ce": nn.functional.cross_entropy(logits, y), "l2": 0.1 * logits.square().mean()}
+
+
+def _trainer(model, update, outputs=None):
+    def step(engine, batch):
+        x, y = batch
+        output = update(engine, model, lambda: _terms(model, x, y))
+        if outputs is not None:
+            outputs.append({**output, "lr": engine.state.lr, "boundary": engine.state.at_step_boundary})
+        return output
+
+    return Engine(step)
+
+
+def _sgd(model, lr=0.1, **kw):
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, **kw)
+
+
+def _reference(model, data, windows, clip_norm=None):
+    """The plain loop: one step on the mean loss of each window of batches."""
+    optimizer, norms = _sgd(model), []
+    for window in windows:
+        optimizer.zero_grad()
+        sum(sum(_terms(model, *data[i]).values()) for i in window).div(len(window)).backward()
+        norms.append(nn.utils.clip_grad_norm_(model.parameters(), clip_norm or math.inf))
+        optimizer.step()
+    return norms
+
+
+def _assert_same(model, other, **tolerance):
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), **tolerance)
+
+
+def test_one_step_per_iteration_equals_the_plain_loop():
+    model, data, outputs = _model(), _data(5), []
+    expected = copy.deepcopy(model)
+    norms = _reference(expected, data, [[i] for i in range(5)])
+    _trainer(model, engines.GradientUpdate(_sgd(model)), outputs).run(data)
+    _assert_same(model, expected, rtol=0, atol=0)
+    torch.testing.assert_close([o["grad_norm"] for o in outputs], norms)
+    assert outputs[0].keys() == {"loss", "ce", "l2", "grad_norm", "lr", "boundary"}
+    assert not any(value.requires_grad for value in outputs[0].values() if isinstance(value, torch.Tensor))
+    torch.testing.assert_close(outputs[0]["loss"], outputs[0]["ce"] + outputs[0]["l2"])
+
+
+def test_accumulating_4_equals_one_batch_4_times_as_large():
+    model, data = _model(), _data(8)
+    expected = copy.deepcopy(model)
+    large = [tuple(torch.cat(parts) for parts in zip(*data[i : i + 4], strict=True)) for i in (0, 4)]
+    _reference(expected, large, [[0], [1]])
+    _trainer(model, engines.GradientUpdate(_sgd(model), accumulate=4)).run(data)
+    _assert_same(model, expected)
+
+
+@pytest.mark.parametrize(
+    ("run", "windows"),
+    [
+        # Two epochs of 6: the last window of each has the 2 iterations that are left.
+        ({"max_epochs": 2}, [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11]]),
+        ({"max_iters": 9}, [[0, 1, 2, 3], [4, 5], [6, 7, 8]]),
+        ({"max_iters": 3}, [[0, 1, 2]]),
+    ],
+)
+def test_windows_end_with_the_epoch_and_with_the_run(run, windows):
+    model, data, outputs = _model(), _data(12), []
+    expected = copy.deepcopy(model)
+    norms = _reference(expected, data, windows)
+    trainer = _trainer(model, engines.GradientUpdate(_sgd(model), accumulate=4), outputs)
+    trainer.run(iter(data), epoch_length=6, **run)
+    _assert_same(model, expected)
+    last = {window[-1] for window in windows}
+    assert [o["boundary"] for o in outputs] == [i in last for i in range(len(outputs))]
+    # The norm of the newest step, 0 before there is one.
+    newest = [[n for n, w in zip(norms, windows, strict=True) if w[-1] <= i][-1:] for i in range(len(outputs))]
+    for output, norm in zip(outputs, newest, strict=True):
+        torch.testing.assert_close(output["grad_norm"], norm[0] if norm else torch.tensor(0.0))
+
+
+def test_a_window_that_was_left_does_not_leak_into_the_next_run():
+    model, data = _model(), _data(8)
+    expected = copy.deepcopy(model)
+    update = engines.GradientUpdate(_sgd(model), accumulate=4)
+    trainer = _trainer(model, update)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), trainer.terminate)
+    trainer.run(data[:4])
+    _assert_same(model, expected, rtol=0, atol=0)
+    _trainer(model, update).run(data[4:])
+    _reference(expected, data, [[4, 5, 6, 7]])
+    _assert_same(model, expected)
+
+
+def test_accumulating_over_an_epoch_of_unknown_length_is_refused():
+    model = _model()
+    trainer = _trainer(model, engines.GradientUpdate(_sgd(model), accumulate=2))
+    with pytest.raises(ValueError, match="accumulate=2 needs epoch_length"):
+        trainer.run(iter(_data(4)))
+
+
+def test_clipping():
+    model, data, outputs = _model(), _data(6), []
+    expected = copy.deepcopy(model)
+    norms = _reference(expected, data, [[i] for i in range(6)], clip_norm=0.2)
+    assert max(norms) > 0.2
+    _trainer(model, engines.GradientUpdate(_sgd(model), clip_norm=0.2), outputs).run(data)
+    _assert_same(model, expected)
+    torch.testing.assert_close([o["grad_norm"] for o in outputs], norms)  # before clipping
+
+
+def test_schedule_is_stepped_with_the_optimizer():
+    model, outputs = _model(), []
+    optimizer = _sgd(model)
+    update = engines.GradientUpdate(
+        optimizer, accumulate=2, scheduler=warmup_cosine(optimizer, 4, warmup_steps=2, start_factor=0.5)
+    )
+    _trainer(model, update, outputs).run(_data(8))
+    # Of each iteration the rate it was computed with: half, 3/4, all, half way down the cosine.
+    expected = [0.05, 0.05, 0.075, 0.075, 0.1, 0.1, 0.05, 0.05]
+    assert [o["lr"][0] for o in outputs] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("amp_dtype", ["bfloat16", "float16", torch.bfloat16])
+def test_autocast_runs_the_forward_in_the_dtype(amp_dtype):
+    model, seen = _model(), []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    outputs = []
+    _trainer(model, engines.GradientUpdate(_sgd(model), amp_dtype=amp_dtype), outputs).run(_data(2))
+    expected = torch.float16 if amp_dtype == "float16" else torch.bfloat16
+    assert seen == [expected] * 2
+    assert ("loss_scale" in outputs[0]) == (amp_dtype == "float16")
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_scaled_steps_equal_unscaled_ones():
+    # A power of two scales and unscales float32 exactly.
+    model, data = _model(), _data(6)
+    expected = copy.deepcopy(model)
+    _reference(expected, data, [[0, 1], [2, 3], [4, 5]], clip_norm=0.3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    _trainer(model, engines.GradientUpdate(_sgd(model), scaler=scaler, accumulate=2, clip_norm=0.3)).run(data)
+    _assert_same(model, expected)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_overflow_skips_the_step_and_lowers_the_scale(fused):
+    model, data, outputs = _model(), _data(3), []
+    data[0] = (data[0][0] * math.inf, data[0][1])
+    expected = copy.deepcopy(model)
+    _reference(expected, data, [[1], [2]])
+    optimizer = _sgd(model, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    update = engines.GradientUpdate(
+        optimizer, scaler=scaler, clip_norm=100.0, scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _trainer(model, update, outputs).run(data)
+    assert [float(o["loss_scale"]) for o in outputs] == [1024, 512, 512]
+    assert [math.isfinite(o["grad_norm"]) for o in outputs] == [False, True, True]
+    _assert_same(model, expected)
+
+
+@pytest.mark.parametrize("check_every", [1, 2])
+def test_check_raises_before_the_step(check_every):
+    model, data = _model(), _data(4)
+    data[1] = (data[1][0] * math.nan, data[1][1])
+    expected = copy.deepcopy(model)
+    _reference(expected, data, [[0]])
+    trainer = _trainer(model, engines.GradientUpdate(_sgd(model), check_every=check_every))
+    with pytest.raises(NonFiniteError, match=r"iteration 2: the gradient norm is nan; loss nan, ce nan, l2 nan; image"):
+        trainer.run(data)
+    _assert_same(model, expected, rtol=0, atol=0)
+
+
+def test_check_with_a_scaler_forgives_until_the_scale_is_gone():
+    model = _model()
+    data = [(x * math.nan, y) for x, y in _data(8)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    trainer = _trainer(model, engines.GradientUpdate(_sgd(model), scaler=scaler, check_every=1))
+    with pytest.raises(NonFiniteError, match=r"iteration 4: the gradient norm is nan at loss scale 0\.5"):
+        trainer.run(data)
+
+
+def test_one_loss_and_reserved_names():
+    model = _model()
+    update = engines.GradientUpdate(_sgd(model))
+    engine = Engine(lambda engine, batch: update(engine, model, lambda: model(batch[0]).square().mean()))
+    assert engine.run(_data(1)).output.keys() == {"loss", "grad_norm"}
+    bad = Engine(lambda engine, batch: update(engine, model, lambda: {"loss": model(batch[0]).mean()}))
+    with pytest.raises(ValueError, match=r"must not be called \['loss'\]"):
+        bad.run(_data(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
+        ({"clip_norm": 0.0}, r"clip_norm must be above 0 or None, got 0\.0"),
+        ({"amp_dtype": "float64"}, "amp_dtype must be 'bfloat16', 'float16' or None, got 'float64'"),
+        ({"scaler": "none"}, "scaler must be 'auto', None or a GradScaler, got 'none'"),
+        ({"check_every": 0}, "check_every must be at least 1 or None, got 0"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        engines.GradientUpdate(_sgd(_model()), **arguments)
+
+
+def test_a_schedule_that_needs_a_metric_is_refused():
+    optimizer = _sgd(_model())
+    with pytest.raises(TypeError, match="ReduceLROnPlateau needs a metric"):
+        engines.GradientUpdate(optimizer, scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer))
+
+
+def _everything(seed=0):
+    model = _model(seed)
+    optimizer = _sgd(model)
+    update = engines.GradientUpdate(
+        optimizer,
+        accumulate=2,
+        clip_norm=0.5,
+        scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=2),
+        ema=engines.ExponentialMovingAverage(model, decay=0.9),
+        scheduler=warmup_cosine(optimizer, 8, warmup_steps=3),
+    )
+    return model, optimizer, update
+
+
+def test_a_resumed_run_is_bit_identical(tmp_path):
+    data = _data(15)
+    model, optimizer, update = _everything()
+    outputs = []
+    trainer = _trainer(model, update, outputs)
+
+    def save():
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "update": update.state_dict()}
+        torch.save(state, tmp_path / "state.pt")
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=7), save)  # 5 and 2: the boundary inside epoch 2
+    trainer.run(iter(data), max_epochs=3, epoch_length=5)
+    assert outputs[6]["boundary"]
+
+    resumed, resumed_optimizer, resumed_update = _everything(seed=5)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.load_state_dict(state["model"])
+    resumed_optimizer.load_state_dict(state["optimizer"])
+    resumed_update.load_state_dict(state["update"])
+    resumed_outputs = []
+    resumed_trainer = _trainer(resumed, resumed_update, resumed_outputs)
+    resumed_trainer.load_state_dict({"iteration": 7, "epoch_length": 5, "max_epochs": 3})
+    resumed_trainer.run(iter(data[7:]))
+    torch.testing.assert_close(resumed_outputs, outputs[7:], rtol=0, atol=0)
+    _assert_same(resumed, model, rtol=0, atol=0)
+    torch.testing.assert_close(resumed_update.state_dict(), update.state_dict(), rtol=0, atol=0)
+
+
+def test_state_of_other_parts_is_refused():
+    _, _, update = _everything()
+    plain = engines.GradientUpdate(_sgd(_model()))
+    with pytest.raises(ValueError, match=r"has no parts, this one \['ema', 'scaler', 'scheduler'\]"):
+        update.load_state_dict(plain.state_dict())
+    with pytest.raises(ValueError, match=r"has \['ema', 'scaler', 'scheduler'\], this one \[\]"):
+        plain.load_state_dict(update.state_dict())
+
+
+class CountReads(TorchDispatchMode):
+    """Counts what makes the host wait for a device: a tensor's value read by Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.reads += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("amp_dtype", [None, "bfloat16", "float16"])
+def test_no_step_reads_a_tensor(amp_dtype, monkeypatch):
+    model = _model()
+    optimizer = _sgd(model, fused=True)  # without it a GradScaler reads one flag for each step
+    update = engines.GradientUpdate(
+        optimizer,
+        amp_dtype=amp_dtype,
+        accumulate=2,
+        clip_norm=1.0,
+        ema=engines.ExponentialMovingAverage(model),
+        scheduler=warmup_cosine(optimizer, 8, warmup_steps=2),
+    )
+    trainer, data = _trainer(model, update), _data(7)
+
+    def forbid(*args, **kwargs):
+        raise AssertionError("the step moved a tensor to the host")
+
+    for name in ("cpu", "numpy", "tolist"):
+        monkeypatch.setattr(torch.Tensor, name, forbid)
+    with CountReads() as counter:
+        trainer.run(data)
+    assert counter.reads == 0
