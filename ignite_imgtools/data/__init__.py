@@ -3,6 +3,7 @@ from .coco_index import coco_index
 from .groups import aspect_ratio_groups, image_sizes, padded_shape_groups, padded_shapes
 from .images import image_size, read_image
 from .loaders import SampleLoader, collate_detection, create_loader
+from .make_data import make_data
 from .samplers import EvalSampler, GroupedBatchSampler
 from .splits import split_dataset
 from .voc import VocDetection
@@ -19,6 +20,7 @@ __all__ = [
     "create_loader",
     "image_size",
     "image_sizes",
+    "make_data",
     "padded_shape_groups",
     "padded_shapes",
     "read_image",

@@ -14,7 +14,7 @@ import numpy as np
 from ignite_imgtools.formats import DataError
 
 from .coco_file import REACH
-from .detection_table import BACKGROUND, Category, DetectionTable
+from .detection_table import BACKGROUND, Category, DetectionTable, boxes_xywh_to_clipped_xyxy
 from .faults import Fault, shown
 from .image_faults import examine_image
 from .images import resolve_inside
@@ -214,8 +214,10 @@ def _object_fault(obj: _Object, size: tuple[int, int], labels: dict[str, int]) -
     if xmax <= xmin or ymax <= ymin:
         return "bndbox", "xmin < xmax and ymin < ymax", came
     height, width = size
-    outside = xmin >= width or ymin >= height or xmax <= 0 or ymax <= 0
-    if outside or max(map(abs, obj.box)) > REACH * max(size):
+    far = max(map(abs, obj.box)) > REACH * max(size)
+    box = np.array([(0, 0, 0, 0) if far else (xmin, ymin, xmax - xmin, ymax - ymin)])
+    left, top, right, bottom = boxes_xywh_to_clipped_xyxy(box, np.array([size]))[0].tolist()
+    if right <= left or bottom <= top:
         return "bndbox", "a box that overlaps its image", f"{came} in {width} x {height}"
     return None
 
