@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
@@ -90,6 +91,10 @@ class CocoDetection(Dataset[tuple[Any, dict[str, Any]]]):
     def image_size(self, index: int) -> tuple[int, int]:
         """``(height, width)`` of an image in pixels, without reading it."""
         return self.table.image_size(index)
+
+    def image_sizes(self) -> np.ndarray:
+        """Sizes of all images, int64 ``[N, 2]``: height and width."""
+        return self.table.sizes.copy()
 
     def image_path(self, index: int) -> Path:
         """Path of an image file."""

@@ -22,6 +22,8 @@ def write_coco(folder: Path, num_train: int, num_val: int, seed: int, image_size
     """
     (folder / "annotations").mkdir()
     for part, count in (("train", num_train), ("val", num_val)):
+        if count == 0:
+            continue
         (folder / part).mkdir()
         content: dict[str, Any] = {"info": {"description": f"coloured shapes, seed {seed}"}, "licenses": []}
         content |= {"images": [], "annotations": [], "categories": _categories()}

@@ -24,6 +24,8 @@ def write_voc(folder: Path, num_train: int, num_val: int, seed: int, image_size:
         path.mkdir(parents=True)
     all_names = []
     for part, count in (("train", num_train), ("val", num_val)):
+        if count == 0:
+            continue
         names = [f"{part}_{index + 1:06d}" for index in range(count)]
         for index, name in enumerate(names):
             shapes = create_shapes_image(part_seed(seed, part), index, image_size)
