@@ -17,9 +17,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+import torchvision.io  # registers the operators that decode
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from ignite_imgtools.formats import DataError
 
@@ -32,6 +32,7 @@ MAX_PIXELS = 178_956_970
 _PILLOW_FORMATS = ("BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # tag of TIFF 6.0, used by EXIF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+_RGB = torchvision.io.ImageReadMode.RGB.value
 
 
 class _Header(NamedTuple):
@@ -52,13 +53,13 @@ class _Window:
     """Bytes of a file at any offset, fetched a page at a time: one read is enough for most headers."""
 
     def __init__(self, file: BinaryIO):
-        self._file, self._start, self._page = file, 0, file.read(4096)
+        self.file, self._start, self._page = file, 0, file.read(4096)
 
     def __call__(self, offset: int, count: int) -> bytes:
         first = offset - self._start
         if first < 0 or first + count > len(self._page):
-            self._file.seek(offset)
-            self._start, self._page, first = offset, self._file.read(max(count, 4096)), 0
+            self.file.seek(offset)
+            self._start, self._page, first = offset, self.file.read(max(count, 4096)), 0
         piece = self._page[first : first + count]
         if len(piece) < count:
             raise _BadHeader("it ends inside its header")
@@ -167,8 +168,9 @@ def _kind(window: _Window) -> str:
 
 
 def _damaged(path: str | os.PathLike[str], kind: str, window: _Window, error: Exception) -> DataError:
-    # torchvision puts its own source file and line in front of the reason, Pillow the name of an object behind it.
-    reason = str(error).splitlines()[0].rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] if str(error) else repr(error)
+    reason = (str(error) or repr(error)).splitlines()[0]
+    if ".cpp:" in reason:  # torchvision says first where in its source it is
+        reason = reason.rsplit(".cpp:", 1)[1].split(", ", 1)[-1]
     if isinstance(error, UnidentifiedImageError):
         reason = "no known image format"
         kind = "other"
@@ -235,8 +237,8 @@ def _exif_orientation(window: _Window, start: int, length: int) -> int:
 
 
 def _pillow_header(window: _Window) -> _Header:
-    window._file.seek(0)
-    with Image.open(window._file, formats=_PILLOW_FORMATS) as image:
+    window.file.seek(0)
+    with Image.open(window.file, formats=_PILLOW_FORMATS) as image:
         width, height = image.size
         if image.format == "TIFF":
             # Newer Pillow reports the turned size, older the stored one; the tags have the stored one always.
@@ -248,10 +250,16 @@ def _pillow_header(window: _Window) -> _Header:
     return _Header(height, width, orientation if orientation in range(1, 9) else 1)
 
 
-def _decode_by_torchvision(decode: Callable[..., Tensor]) -> Callable[[BinaryIO, _Header], Tensor]:
+def _decode_by_torchvision(operator: str) -> Callable[[BinaryIO, _Header], Tensor]:
+    # torchvision 0.29 warns at each call of torchvision.io that the decoders will go; the operators below it do not.
+    # Without them Pillow decodes the same pixels, in about twice the time.
+    decode = getattr(torch.ops.image, operator, None)
+    if decode is None:
+        return _decode_by_pillow
+
     def decode_file(file: BinaryIO, header: _Header) -> Tensor:
         encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-        image = decode(encoded, mode=ImageReadMode.RGB)
+        image = decode(encoded, _RGB, False)
         if image.dtype == torch.uint16:
             image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
         return _apply_orientation(image, header.orientation)
@@ -260,19 +268,24 @@ def _decode_by_torchvision(decode: Callable[..., Tensor]) -> Callable[[BinaryIO,
 
 
 def _decode_by_pillow(file: BinaryIO, header: _Header) -> Tensor:
-    with Image.open(io.BytesIO(file.read()), formats=_PILLOW_FORMATS) as opened:
-        opened.load()
-        image = ImageOps.exif_transpose(opened)
+    with Image.open(io.BytesIO(file.read()), formats=(*_PILLOW_FORMATS, "JPEG", "PNG")) as image:
+        image.load()
+        turned = image.format == "TIFF" and not image.getexif().get(_ORIENTATION)  # newer Pillow turns these itself
+        pixels = _pillow_pixels(image)
+    return _apply_orientation(pixels, 1 if turned else header.orientation)
+
+
+def _pillow_pixels(image: Image.Image) -> Tensor:
     if image.mode == "F":
         raise _BadHeader("floating point pixels have no known range, convert them to 8 bits")
     if image.mode.startswith("I"):  # more than 8 bits: Pillow's own conversion would saturate
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise _BadHeader("32-bit pixels have no known range, convert them to 8 bits")
-        return torch.from_numpy(((values + 128) // 257).astype(np.uint8)).expand(3, -1, -1).contiguous()
+        return torch.from_numpy(((values + 128) // 257).astype(np.uint8)).expand(3, -1, -1)
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def _apply_orientation(image: Tensor, orientation: int) -> Tensor:
@@ -280,7 +293,7 @@ def _apply_orientation(image: Tensor, orientation: int) -> Tensor:
     if orientation >= 5:
         image = image.transpose(1, 2)
     flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
-    return image.flip(flips) if flips else image.contiguous()
+    return image.flip(flips).contiguous() if flips else image.contiguous()
 
 
 _HEADERS: dict[str, Callable[[_Window], _Header]] = {
@@ -289,7 +302,7 @@ _HEADERS: dict[str, Callable[[_Window], _Header]] = {
     "other": _pillow_header,
 }
 _DECODERS: dict[str, Callable[[BinaryIO, _Header], Tensor]] = {
-    "JPEG": _decode_by_torchvision(decode_jpeg),
-    "PNG": _decode_by_torchvision(decode_png),
+    "JPEG": _decode_by_torchvision("decode_jpeg"),
+    "PNG": _decode_by_torchvision("decode_png"),
     "other": _decode_by_pillow,
 }

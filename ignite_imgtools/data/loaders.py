@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
@@ -96,6 +98,7 @@ class SampleLoader(DataLoader[Any]):
                 f"worker {number} (process {worker.pid}) is loading {self.dataset.describe_loading(number)}"
                 for number, worker in enumerate(workers)
             )
+            _kill(workers)  # stuck as they are, they would hold up the end of this process too
             return f"no batch came within timeout={self.timeout:g} seconds: {loading}"
         return None
 
@@ -241,8 +244,19 @@ def _prepare_worker(worker_id: int) -> None:
 
 def _end_later(signum: int, frame: Any) -> None:
     if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        # Not by a signal: torch would report that in the main process, as an error.
+        signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
         signal.alarm(_GRACE)
+
+
+def _kill(workers: Sequence[Any]) -> None:
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        while worker.is_alive():
+            # In here torch's handler of SIGCHLD raises that a worker was killed.
+            with contextlib.suppress(RuntimeError):
+                worker.join()
 
 
 def _plain(value: Any) -> Any:
