@@ -117,27 +117,24 @@ class DetectionBuffer:
 def _checked(
     prediction: Mapping[str, Any], shapes: Mapping[str, tuple[int | None, ...]], image_id: int
 ) -> dict[str, Tensor]:
-    row = {}
-    count = None
+    where = f"predictions of image_id {image_id}"
+    row: dict[str, Tensor] = {}
     for key, shape in shapes.items():
         try:
             value = prediction[key]
         except (KeyError, TypeError):
-            raise DataError(f"predictions of image_id {image_id} have no {key!r}") from None
+            raise DataError(f"{where} have no {key!r}") from None
         tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-        if count is None:
-            count = len(tensor) if tensor.ndim else 0
+        if not row:  # the scores, which come first
+            count = tensor.shape[0] if tensor.ndim == 1 else None
         if tensor.shape != (count, *shape):
-            if tensor.numel() or count:
-                wanted = ", ".join(str(size) for size in (count, *shape))
-                raise DataError(
-                    f"predictions of image_id {image_id}: {key} must be [{wanted}], one for each score, "
-                    f"got {list(tensor.shape)}"
-                )
+            if tensor.numel() or count != 0:
+                wanted = ", ".join("N" if size is None else str(size) for size in (count, *shape))
+                raise DataError(f"{where}: {key} must be [{wanted}], one for each score, got {list(tensor.shape)}")
             tensor = tensor.reshape([0, *(size or 0 for size in shape)])
         row[key] = tensor
     if row["labels"].is_floating_point() and count:
-        raise DataError(f"predictions of image_id {image_id}: labels must be integers, got {row['labels'].dtype}")
+        raise DataError(f"{where}: labels must be integers, got {row['labels'].dtype}")
     return row
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ignite_imgtools.metrics.coco.accumulation import Arrays, accumulate
-from ignite_imgtools.metrics.coco.boxes import BoxColumns, box_columns, box_edges
+from ignite_imgtools.metrics.coco.boxes import box_columns, box_edges
 from ignite_imgtools.metrics.coco.candidates import TruthGroups, candidate_pairs, order_detections
 from ignite_imgtools.metrics.coco.detections import Detections
 from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
@@ -32,6 +31,7 @@ class Evaluation:
         self.truth, self.parameters = truth, parameters
         self._ignored = truth.ignored(parameters)
         self._groups = TruthGroups.of(truth.group if parameters.use_cats else truth.image)
+        self._truth_boxes = box_columns(truth.boxes)
         self._categories = truth.num_categories if parameters.use_cats else 1
 
     def empty(self) -> Record:
@@ -91,10 +91,6 @@ class Evaluation:
             return category, rows
         # The reference pools the detections of an image category by category.
         return np.zeros_like(category), rows[np.argsort(category[rows], kind="stable")]
-
-    @cached_property
-    def _truth_boxes(self) -> BoxColumns:
-        return box_columns(self.truth.boxes)
 
     def _edges(
         self,
