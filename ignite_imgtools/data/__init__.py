@@ -7,7 +7,7 @@ from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
 from .samplers import EvalSampler, GroupedBatchSampler
-from .splits import split_dataset
+from .subsets import class_names, split_dataset
 from .voc import VocDetection
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "VocDetection",
     "aspect_ratio_groups",
     "check_dataset",
+    "class_names",
     "coco_index",
     "collate_detection",
     "create_loader",

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from .detection_table import BACKGROUND, Category, DetectionTable
+from .subsets import unwrap_subset
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -45,11 +46,7 @@ def coco_index(dataset: Dataset[Any]) -> COCO:
 
 
 def _create_index(dataset: Dataset[Any]) -> COCO:
-    base, indices = dataset, None
-    while isinstance(base, Subset):
-        chosen = np.asarray(base.indices, dtype=np.int64)
-        indices = chosen if indices is None else chosen[indices]
-        base = base.dataset
+    base, indices = unwrap_subset(dataset)
     table = getattr(base, "table", None)
     if isinstance(table, DetectionTable):
         return _coco(**_of_table(table if indices is None else table.take_images(indices)))

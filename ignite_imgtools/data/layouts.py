@@ -16,7 +16,7 @@ from ignite_imgtools.formats import DataError
 
 from .coco import CocoDetection
 from .faults import OnBadSample
-from .splits import split_dataset
+from .subsets import split_dataset
 from .voc import VocDetection
 
 __all__ = ["FORMATS", "CocoPart", "DetectionLayout", "VocPart", "find_layout", "open_detection_data"]
@@ -128,7 +128,7 @@ def open_detection_data(
 ) -> tuple[Dataset[Any], Dataset[Any]]:
     """Open the parts for training and validation of a data set found in a folder.
 
-    Both parts have ``class_names``, equal ones; where a part is a subset, its ``dataset`` has them.
+    Both parts have the same classes: :func:`ignite_imgtools.data.class_names` gives them.
 
     Args:
         folder: see :func:`find_layout`.

@@ -1,15 +1,16 @@
-"""Dividing a data set into a part for training and a part for validation."""
+"""Parts of data sets: made by a split, and looked through to the whole."""
 
 from __future__ import annotations
 
 from collections.abc import Sized
 from typing import Any, cast
 
+import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.distributed import keyed_seed
 
-__all__ = ["split_dataset"]
+__all__ = ["class_names", "split_dataset", "unwrap_subset"]
 
 
 def split_dataset(dataset: Dataset[Any], val_fraction: float, seed: int) -> tuple[Subset[Any], Subset[Any]]:
@@ -35,3 +36,33 @@ def split_dataset(dataset: Dataset[Any], val_fraction: float, seed: int) -> tupl
     # A sample's rank is a hash of its own, so that it does not depend on a generator of some version.
     order = sorted(range(total), key=lambda index: keyed_seed(seed, index))
     return Subset(dataset, sorted(order[num_val:])), Subset(dataset, sorted(order[:num_val]))
+
+
+def unwrap_subset(dataset: Dataset[Any]) -> tuple[Dataset[Any], np.ndarray | None]:
+    """The data set inside subsets, however they are nested, and which of its samples they hold.
+
+    Returns:
+        The data set and the indices, int64; ``None`` instead of them if it is no subset.
+    """
+    indices = None
+    while isinstance(dataset, Subset):
+        chosen = np.asarray(dataset.indices, dtype=np.int64)
+        indices = chosen if indices is None else chosen[indices]
+        dataset = dataset.dataset
+    return dataset, indices
+
+
+def class_names(dataset: Dataset[Any]) -> list[str]:
+    """Name of each label, of a data set that has ``class_names`` or of a subset of one.
+
+    Raises:
+        TypeError: it has no ``class_names``.
+    """
+    base, _ = unwrap_subset(dataset)
+    names = getattr(base, "class_names", None)
+    if names is None:
+        raise TypeError(
+            f"{type(base).__name__} has no class_names: give it the list of the names of its labels, "
+            "the background's at 0"
+        )
+    return list(names)
