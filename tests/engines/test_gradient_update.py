@@ -8,11 +8,11 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ignite_imgtools import engines
 from ignite_imgtools.formats import NonFiniteError
 from ignite_imgtools.handlers import warmup_cosine
+from tests.engines.reads import CountReads
 
 
 def _model(seed: int = 0) -> nn.Module:
@@ -294,18 +294,6 @@ def test_state_of_other_parts_is_refused():
         plain.load_state_dict(update.state_dict())
 
 
-class CountReads(TorchDispatchMode):
-    """Counts what makes the host wait for a device: a tensor's value read by Python."""
-
-    def __init__(self):
-        super().__init__()
-        self.reads = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.reads += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("amp_dtype", [None, "bfloat16", "float16"])
 def test_no_step_reads_a_tensor(amp_dtype, monkeypatch):
     model = _model()
@@ -327,4 +315,4 @@ def test_no_step_reads_a_tensor(amp_dtype, monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, forbid)
     with CountReads() as counter:
         trainer.run(data)
-    assert counter.reads == 0
+    assert not counter.reads
