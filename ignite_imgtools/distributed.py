@@ -6,16 +6,25 @@ knows of ranks.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import multiprocessing
 import os
 import random
-from collections.abc import Callable, Mapping
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException
 from torch.nn.parallel import DistributedDataParallel
 
 from ignite_imgtools.formats import DataError
@@ -36,6 +45,8 @@ __all__ = [
 ]
 
 _MASK64 = (1 << 64) - 1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SECONDS_TO_END_WELL = 8.0
 
 
 def is_main_process() -> bool:
@@ -207,36 +218,83 @@ class StopTogether:
     """Lets any process ask for a stop, and all of them stop after the same step.
 
     No collective is spent: a request is a note in the process group's key-value store. Who finds it first writes
-    down the number of the step after the next; a process cannot finish the next step without the others (gradients
-    are reduced in it), so each of them sees that number in time. Call :meth:`should_stop` on every process once for
-    each step in which gradients are reduced, counting the same steps.
+    down the number of the step after the next. No process can pass that step unawares: gradients are reduced in
+    each step, so nobody ends step ``n + 1`` before all have begun it, that is, have looked for a note after step
+    ``n``; on a GPU, where the host runs ahead of the reduction, each look waits until the device has done the step
+    before.
+
+    Call :meth:`should_stop` on every process once for each optimizer step, counted alike on all of them.
 
     Args:
         name: the same on every process; another one for each loop that is to be stopped.
     """
 
     def __init__(self, name: str = "training"):
-        self._requested = False
-        self._stop_after: int | None = None
+        self.reason = 0
+        self._requested = 0
+        self._agreed: tuple[int, int] | None = None
+        self._round = 0
         self._store = None
+        self._device_done: torch.cuda.Event | None = None
         if idist.get_world_size() > 1:
             store = torch.distributed.distributed_c10d._get_default_store()
-            self._store = torch.distributed.PrefixStore(f"ignite_imgtools/stop/{name}", store)
+            self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/stop/{name}", store)
 
-    def request(self) -> None:
-        """Ask for a stop; safe in a signal handler."""
-        self._requested = True
+    def request(self, reason: int = 1) -> None:
+        """Ask for a stop; safe in a signal handler.
+
+        Args:
+            reason: above 0; all processes find it in ``reason`` when they stop.
+        """
+        self._requested = reason
 
     def should_stop(self, step: int) -> bool:
         """Whether to stop now that ``step`` is finished; the same answer for the same step on every process."""
         if self._store is None:
-            return self._requested
-        if self._stop_after is None:
+            self.reason = self._requested
+            return self.reason != 0
+        self._wait_for_step_before()
+        note = f"note/{self._round}"
+        if self._agreed is None:
             if self._requested:
-                self._stop_after = int(self._store.compare_set("stop_after", "", str(step + 2)))
-            elif self._store.check(["stop_after"]):
-                self._stop_after = int(self._store.get("stop_after"))
-        return self._stop_after is not None and step >= self._stop_after
+                # Some stores put an empty expected value for "no value yet"; the first to write wins.
+                told = self._store.compare_set(note, "", f"{step + 2} {self._requested}")
+                self._agreed = _read_note(told)
+            elif self._store.check([note]):
+                self._agreed = _read_note(self._store.get(note))
+        if self._agreed is None or step < self._agreed[0]:
+            return False
+        self.reason = self._agreed[1]
+        return True
+
+    def reset(self) -> None:
+        """Go on after a stop; a request of another reason that was made meanwhile stays."""
+        if self._requested == self.reason:
+            self._requested = 0
+        self.reason, self._agreed = 0, None
+        self._round += 1
+
+    def announce(self) -> None:
+        """Let :meth:`announced` be true on all processes soon, for loops without a common step."""
+        if self._store is not None:
+            self._store.set("announced", "1")
+
+    def announced(self) -> bool:
+        """Whether a process has announced a stop; not at the same moment on all of them."""
+        return self._store is not None and self._store.check(["announced"])
+
+    def _wait_for_step_before(self) -> None:
+        if idist.backend() != "nccl":
+            return
+        before, self._device_done = self._device_done, torch.cuda.Event()
+        self._device_done.record()
+        if before is not None:
+            before.synchronize()
+
+
+def _read_note(note: bytes | str) -> tuple[int, int]:
+    step, reason = (note.decode() if isinstance(note, bytes) else note).split()
+    return int(step), int(reason)
 
 
 def _default_backend() -> str:
@@ -250,8 +308,59 @@ def _limit_threads(processes_here: int) -> None:
 
 
 def _start_rank(local_rank: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    _end_with_parent()
     _limit_threads(idist.get_nproc_per_node())
     function(local_rank, *args)
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it has gone, be it by kill -9.
+
+    It first gets SIGTERM, to end well; if it is stuck, in a collective perhaps, it is ended some seconds later.
+    """
+    parent = os.getppid()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        time.sleep(_SECONDS_TO_END_WELL)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _signals_handed_on() -> Iterator[None]:
+    """Hand SIGTERM and SIGINT on to the processes started in here and wait for these, then leave as they do."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    others = set(multiprocessing.active_children())
+
+    def hand_on(number: int, frame: Any) -> None:
+        for process in set(multiprocessing.active_children()) - others:
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    saved = {n: signal.signal(n, hand_on) for n in (signal.SIGTERM, signal.SIGINT)} if in_main_thread else {}
+    try:
+        yield
+    except ProcessExitedException as error:
+        number = -error.exit_code if error.exit_code < 0 else error.exit_code - 128
+        if number in (signal.SIGTERM, signal.SIGINT):
+            raise SystemExit(128 + number) from None
+        raise
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def launch(
@@ -262,6 +371,9 @@ def launch(
     Under torchrun or SLURM the processes exist already and are joined; else ``nproc_per_node`` of them are started
     on this machine; with one process nothing is started and there is no process group.
 
+    Started processes get the signals SIGTERM and SIGINT that this one gets, and this one waits for them; where they
+    end by such a signal, it ends with their status. None of them outlives this process.
+
     Args:
         function: a function of a module, so that another process can import it.
         nproc_per_node: how many processes to start here; not with torchrun, which has started them.
@@ -269,6 +381,7 @@ def launch(
 
     Raises:
         ValueError: ``nproc_per_node`` is below 1, or given where a launcher has started the processes.
+        SystemExit: with status 128 + N, where the started processes ended by signal N.
     """
     if nproc_per_node is not None and nproc_per_node < 1:
         raise ValueError(f"nproc_per_node must be at least 1, got {nproc_per_node}")
@@ -283,5 +396,8 @@ def launch(
     elif nproc_per_node is None or nproc_per_node == 1:
         function(0, *args)
     else:
-        with idist.Parallel(backend=backend or _default_backend(), nproc_per_node=nproc_per_node) as parallel:
+        # A fixed port would let one run at a time start on a machine.
+        port = None if "MASTER_PORT" in os.environ else _free_port()
+        parallel = idist.Parallel(backend or _default_backend(), nproc_per_node=nproc_per_node, master_port=port)
+        with parallel, _signals_handed_on():
             parallel.run(_start_rank, function, args)

@@ -1,0 +1,309 @@
+"""What a checkpoint holds: taken from live objects, compared with them, loaded into all of them or none."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ignite
+import numpy as np
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import ignite_imgtools
+from ignite_imgtools.distributed import unwrap_model
+from ignite_imgtools.formats import resumables
+from ignite_imgtools.handlers.checkpoint_file import CheckpointError
+
+__all__ = [
+    "RESERVED",
+    "HostBuffers",
+    "collect_state",
+    "differences",
+    "load_item",
+    "load_state",
+    "non_finite_parameters",
+    "state_of",
+    "tensor_differences",
+    "to_host",
+]
+
+RESERVED = ("format", "version", "versions", "kinds", "trainer", "resumables", "checkpoints")
+_MAX_LISTED = 12
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+
+
+def collect_state(trainer: Engine, objects: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of ``objects``, of the trainer and of its resumables, live: tensors are not copied.
+
+    Call it on all processes: an object's ``state_dict`` may communicate.
+    """
+    state: dict[str, Any] = {name: state_of(item) for name, item in objects.items()}
+    engine_state = trainer.state
+    state["trainer"] = {
+        "iteration": engine_state.iteration,
+        "epoch": engine_state.epoch,
+        "epoch_length": engine_state.epoch_length,
+        "max_epochs": engine_state.max_epochs,
+        "max_iters": engine_state.max_iters,
+        "user": {key: getattr(engine_state, key) for key in trainer.state_dict_user_keys},
+    }
+    state["resumables"] = {name: item.state_dict() for name, item in resumables(trainer).items()}
+    state["kinds"] = {name: type(item).__name__ for name, item in objects.items() if not isinstance(item, nn.Module)}
+    state["versions"] = {
+        "ignite_imgtools": ignite_imgtools.__version__,
+        "torch": str(torch.__version__),
+        "ignite": ignite.__version__,
+    }
+    return state
+
+
+def state_of(item: Any) -> dict[str, Any]:
+    """``item.state_dict()``, live; that of a module with keys free of what wrappers add."""
+    if not isinstance(item, nn.Module):
+        return item.state_dict()
+    module = unwrap_model(item)
+    state, names = module.state_dict(), _clean_names(module)
+    return {names(key): value for key, value in state.items()}
+
+
+def _clean_names(module: nn.Module) -> Callable[[str], str]:
+    """How keys of the state dict read without the wrappers around submodules (``torch.compile``, DDP)."""
+    inserted = []
+    for name, child in module.named_modules(remove_duplicate=False):
+        if isinstance(child, DistributedDataParallel | nn.DataParallel):
+            inserted.append((f"{name}.module.", f"{name}."))
+        elif name and "_orig_mod" in child._modules:
+            inserted.append((f"{name}._orig_mod.", f"{name}."))
+    inserted.reverse()  # the innermost first, whose prefix holds those around it
+
+    def clean(key: str) -> str:
+        for prefix, without in inserted:
+            if key.startswith(prefix):
+                key = without + key[len(prefix) :]
+        return key
+
+    return clean
+
+
+class HostBuffers:
+    """Host memory that one snapshot after another is copied into: pinned for tensors of a CUDA device.
+
+    The copies from a device are only started: call :meth:`wait` before the buffers are read. A new snapshot
+    overwrites the one before.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+        self._copied: list[torch.cuda.Event] = []
+
+    def copy(self, path: str, tensor: Tensor) -> Tensor:
+        buffer = self._buffers.get(path)
+        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._buffers[path] = buffer
+        return buffer.copy_(tensor, non_blocking=True)
+
+    def mark(self) -> None:
+        """Say that all copies of a snapshot have been started."""
+        self._copied = []
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            event = torch.cuda.Event()
+            event.record()
+            self._copied.append(event)
+
+    def wait(self) -> None:
+        """Wait until the copies that were started are done; from any thread."""
+        for event in self._copied:
+            event.synchronize()
+
+
+def to_host(value: Any, buffers: HostBuffers | None = None, path: str = "") -> Any:
+    """``value`` with new containers and all tensors on the CPU.
+
+    Args:
+        buffers: what tensors are copied into; without it tensors that are on the CPU already are not copied.
+
+    Raises:
+        CheckpointError: something in it could not be read back by ``torch.load(weights_only=True)``; names it.
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().as_subclass(Tensor)
+        if buffers is not None and value.layout == torch.strided:
+            return buffers.copy(path, value)
+        value = value.cpu()
+        # Of a view the whole storage would be written.
+        strided = value.layout == torch.strided
+        return value.clone() if strided and value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, np.bool_ | np.number):
+        return value.item()
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        items = {key: to_host(item, buffers, f"{path}/{key}") for key, item in value.items()}
+        return Counter(items) if isinstance(value, Counter) else items
+    if type(value) in (list, tuple):
+        return type(value)(to_host(item, buffers, f"{path}/{index}") for index, item in enumerate(value))
+    raise CheckpointError(
+        f"{path.lstrip('/')}: a {type(value).__module__}.{type(value).__name__} cannot go into a checkpoint, which "
+        "holds tensors, numbers, strings, lists and dicts: return those from its state_dict"
+    )
+
+
+def non_finite_parameters(objects: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """Names of the parameters of the modules among ``objects`` that are not finite in ``state``, on the host."""
+    found = []
+    for name, item in objects.items():
+        if not isinstance(item, nn.Module):
+            continue
+        module = unwrap_model(item)
+        clean = _clean_names(module)
+        for key, _ in module.named_parameters():
+            value = state[name].get(clean(key))
+            if value is not None and not _is_finite(value):
+                found.append(f"{name}.{clean(key)}")
+    return found
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    # The smallest and the largest, in one pass and without a mask; both are NaN if anything is.
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+
+
+def differences(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """In what a checkpoint does not fit; empty if it fits. Nothing is changed."""
+    saved = {name for name in state if name not in RESERVED}
+    found = _missing_and_extra("", saved, set(objects))
+    for name in objects:
+        if name in saved:
+            kind = state.get("kinds", {}).get(name, type(objects[name]).__name__)
+            found += [f"{name}: {line}" for line in _item_differences(objects[name], state[name], kind)]
+    registered, loaded = resumables(trainer), state.get("resumables", {})
+    found += _missing_and_extra("resumable ", set(loaded), set(registered))
+    for name in registered.keys() & loaded.keys():
+        check = getattr(registered[name], "check_state_dict", None)
+        found += [f"{name}: {line}" for line in (check(loaded[name]) if check else ())]
+    written, here = state["trainer"]["epoch_length"], trainer.state.epoch_length
+    if None not in (written, here) and written != here:
+        found.append(f"an epoch has {written} iterations in the file, {here} here: other data or batch size")
+    missing = sorted(set(trainer.state_dict_user_keys) - state["trainer"].get("user", {}).keys())
+    found += [f"the file has no trainer.state.{key}" for key in missing]
+    return found
+
+
+def _missing_and_extra(kind: str, saved: set[str], own: set[str]) -> list[str]:
+    return [f"the file has no {kind}{name!r}" for name in sorted(own - saved)] + [
+        f"the file has a {kind}{name!r}, this run has none" for name in sorted(saved - own)
+    ]
+
+
+def _item_differences(item: Any, saved: Any, kind: str) -> list[str]:
+    if not isinstance(saved, Mapping):
+        return [f"the file holds a {type(saved).__name__}, not a state dict"]
+    if hasattr(item, "check_state_dict"):
+        return list(item.check_state_dict(saved))
+    if isinstance(item, nn.Module):
+        return tensor_differences(saved, state_of(item))
+    if kind != type(item).__name__:
+        return [f"a {kind} in the file, a {type(item).__name__} here"]
+    if isinstance(item, torch.optim.Optimizer):
+        return list(_optimizer_differences(item, saved))
+    return []
+
+
+def tensor_differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """In which keys, shapes and dtypes two state dicts of a model differ."""
+    lines = [f"missing key {key}" for key in own if key not in saved]
+    lines += [f"unexpected key {key}" for key in saved if key not in own]
+    for key in own:
+        a, b = saved.get(key), own[key]
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and (a.shape, a.dtype) != (b.shape, b.dtype):
+            lines.append(f"{key} is {_signature(a)} in the file, {_signature(b)} here")
+    return _limited(lines)
+
+
+def _optimizer_differences(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
+    own_groups, groups = optimizer.param_groups, saved.get("param_groups", [])
+    own_counts, counts = ([len(g["params"]) for g in gs] for gs in (own_groups, groups))
+    if own_counts != counts:
+        yield f"parameter groups of {counts} parameters in the file, of {own_counts} here"
+        return
+    for index, (own, group) in enumerate(zip(own_groups, groups, strict=True)):
+        if own.keys() != group.keys():
+            yield f"group {index} differs in {sorted(own.keys() ^ group.keys())}"
+    parameters = [p for group in own_groups for p in group["params"]]
+    order = [i for group in groups for i in group["params"]]
+    lines = []
+    for index, parameter in zip(order, parameters, strict=True):
+        for key, value in saved.get("state", {}).get(index, {}).items():
+            # Factored moments (rows and columns) have as many dimensions as the parameter, but not its shape.
+            per_element = isinstance(value, Tensor) and value.ndim == parameter.ndim > 0 and not key.endswith("_var")
+            if per_element and value.shape != parameter.shape:
+                lines.append(
+                    f"{key} of parameter {index} is {_signature(value)} in the file, {_signature(parameter)} here"
+                )
+    yield from _limited(lines)
+
+
+def _signature(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _limited(lines: list[str]) -> list[str]:
+    more = len(lines) - _MAX_LISTED
+    return lines if more <= 0 else [*lines[:_MAX_LISTED], f"and {more} more"]
+
+
+def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, Any]) -> Callable[[], None]:
+    """Load ``state`` into ``objects`` and the trainer's resumables, then set the trainer's position.
+
+    If an object refuses, those loaded before get back what they had. Call it on all processes.
+
+    Returns:
+        What undoes the loading, for the case that another process fails.
+
+    Raises:
+        CheckpointError: an object refuses its state; names it and repeats what it says.
+    """
+    # Copies even of what is on the CPU: loading writes into these very tensors.
+    items = {name: (item, state[name]) for name, item in objects.items()}
+    items |= {f"resumables/{n}": (item, state["resumables"][n]) for n, item in resumables(trainer).items()}
+    before = {name: to_host(state_of(item), HostBuffers(), name) for name, (item, _) in items.items()}
+    attributes = ("iteration", "epoch", "epoch_length", *trainer.state_dict_user_keys)
+    position = {key: getattr(trainer.state, key) for key in attributes if hasattr(trainer.state, key)}
+
+    def undo() -> None:
+        for name, (item, _) in items.items():
+            load_item(item, before[name])
+        for key, value in position.items():
+            setattr(trainer.state, key, value)
+
+    for name, (item, saved) in items.items():
+        try:
+            load_item(item, saved)
+        except Exception as error:
+            undo()
+            raise CheckpointError(f"{name}: {error}") from error
+    saved_position = state["trainer"]
+    iteration, epoch_length = saved_position["iteration"], saved_position["epoch_length"]
+    trainer.state.iteration = iteration
+    trainer.state.epoch_length = epoch_length or trainer.state.epoch_length
+    trainer.state.epoch = iteration // trainer.state.epoch_length if trainer.state.epoch_length else 0
+    for key in trainer.state_dict_user_keys:
+        setattr(trainer.state, key, saved_position["user"][key])
+    return undo
+
+
+def load_item(item: Any, saved: Any) -> None:
+    """Load what :func:`state_of` returned."""
+    if not isinstance(item, nn.Module):
+        item.load_state_dict(saved)
+        return
+    module = unwrap_model(item)
+    clean = _clean_names(module)
+    module.load_state_dict(OrderedDict((key, saved[clean(key)]) for key in module.state_dict()))

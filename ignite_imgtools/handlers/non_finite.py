@@ -1,0 +1,240 @@
+"""Stop a run whose loss or gradients are not finite, without waiting for the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from ignite_imgtools.distributed import all_gather_strings
+from ignite_imgtools.formats import NonFiniteError
+from ignite_imgtools.handlers.engine_handlers import move_to_front, remove_handler
+
+__all__ = ["NonFiniteWatch"]
+
+
+class NonFiniteWatch:
+    """Reads the gradient norm of each optimizer step one iteration later, when it has reached the host by itself.
+
+    What is looked at is ``output["grad_norm"]`` of the training step, which is equal on all processes once gradients
+    are reduced, so that all of them raise after the same iteration. A step without one is judged by its ``"loss"``;
+    with several processes those are summed first, a collective an iteration.
+
+    With ``"loss_scale"`` in the output, norms that are not finite while all losses are finite are overflows, which
+    the scaler answers by a skipped step and a lower scale; only a long row of them is an error.
+
+    A checkpoint, an evaluation and the end of the run first read what is still on its way (:meth:`flush`), so none of
+    them sees weights that are not finite. The watch is ``trainer.state.non_finite_watch``.
+
+    Args:
+        max_overflows: how many skipped steps in a row are taken for overflows. A scale that starts at 65536 and is
+            halved each time is 2^-48 after 64: then the gradients themselves are not finite.
+
+    Raises:
+        NonFiniteError: raised by ``trainer.run`` on every process, with the same line: iteration, and of each process
+            at fault rank, loss terms and image ids of the batches that went into the step.
+    """
+
+    def __init__(self, max_overflows: int = 64):
+        self._max_overflows = max_overflows
+        self._overflows = 0
+        self._trainer: Engine | None = None
+        self._window: list[_Record] = []
+        self._pending: _Pending | None = None
+        self._mailbox: _Mailbox | None = None
+
+    def attach(self, trainer: Engine) -> None:
+        """Watch ``trainer``, in place of another watch it may have."""
+        state: Any = trainer.state
+        known = getattr(state, "non_finite_watch", None)
+        if known is not None:
+            known.detach()
+        self._trainer = trainer
+        state.non_finite_watch = self
+        for event, handler in self._handlers():
+            trainer.add_event_handler(event, handler)
+
+    def detach(self) -> None:
+        """Leave the trainer; what is still on its way is not looked at."""
+        if self._trainer is None:
+            return
+        for event, handler in self._handlers():
+            remove_handler(self._trainer, event, handler)
+        state: Any = self._trainer.state
+        state.non_finite_watch = None
+        self._trainer = self._pending = None
+
+    def flush(self) -> None:
+        """Read what is still on its way; call it on all processes.
+
+        Raises:
+            NonFiniteError: it is not finite.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._check(pending)
+
+    def _handlers(self) -> list[tuple[Events, Any]]:
+        return [
+            (Events.STARTED, self._on_started),
+            (Events.ITERATION_COMPLETED, self._on_iteration_completed),
+            (Events.EPOCH_COMPLETED, self.flush),
+            (Events.TERMINATE, self.flush),
+            (Events.COMPLETED, self.flush),
+        ]
+
+    def _on_started(self, trainer: Engine) -> None:
+        self._window, self._pending = [], None
+        for event, handler in self._handlers():
+            if event != Events.STARTED:
+                move_to_front(trainer, event, handler)
+
+    def _on_iteration_completed(self, trainer: Engine) -> None:
+        state: Any = trainer.state
+        output = state.output
+        if not isinstance(output, Mapping):
+            output = {"loss": output} if isinstance(output, int | float | Tensor) else {}
+        value, is_norm = output.get("grad_norm"), True
+        if value is None:
+            value, is_norm = output.get("loss"), False
+        self._window.append(_Record(state.iteration, output, _image_ids_as_they_are(state.batch)))
+        before = self._pending
+        # Between two optimizer steps the norm is an old one.
+        if is_norm and not getattr(state, "at_step_boundary", True):
+            return
+        self._pending = self._start(value, is_norm)
+        if before is not None:
+            self._check(before)
+
+    def _start(self, value: Any, is_norm: bool) -> _Pending | None:
+        window, self._window = self._window, []
+        if isinstance(value, int | float):
+            return _Pending(window, is_norm, number=float(value))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            return None
+        value = value.detach()
+        if not is_norm and idist.get_world_size() > 1:
+            value = value.clone()
+            torch.distributed.all_reduce(value)
+        if self._mailbox is None or self._mailbox.device != value.device:
+            self._mailbox = _Mailbox(value.device)
+        return _Pending(window, is_norm, letter=self._mailbox.send(value))
+
+    def _check(self, pending: _Pending) -> None:
+        value = pending.read()
+        if math.isfinite(value):
+            self._overflows = 0
+            return
+        told = [json.loads(text) for text in all_gather_strings(json.dumps(pending.describe()))]
+        scaled = all("loss_scale" in record.output for record in pending.window)
+        if pending.is_norm and scaled and all(part["finite"] for part in told):
+            self._overflows += 1
+            if self._overflows <= self._max_overflows:
+                return
+        self._pending = None
+        raise NonFiniteError(_message(pending, value, told))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Record:
+    """What is kept of an iteration until its window has been looked at; holds no images."""
+
+    iteration: int
+    output: Mapping[str, Any]
+    image_ids: Sequence[Any] | None
+
+    def terms(self) -> dict[str, float]:
+        known = {k: v for k, v in self.output.items() if k not in ("batch_size", "grad_norm", "loss_scale")}
+        return {k: float(v) for k, v in known.items() if isinstance(v, int | float | Tensor) and _is_scalar(v)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pending:
+    """A number on its way to the host, and the iterations that went into it."""
+
+    window: list[_Record]
+    is_norm: bool
+    number: float = 0.0
+    letter: _Letter | None = None
+
+    def read(self) -> float:
+        return self.number if self.letter is None else self.letter.read()
+
+    def describe(self) -> dict[str, Any]:
+        """What this process says of its part; only now are the loss terms read."""
+        parts, finite = [], True
+        for record in self.window:
+            terms = record.terms()
+            finite = finite and all(math.isfinite(value) for value in terms.values())
+            text = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
+            if record.image_ids is not None:
+                text += f", image ids {[int(image_id) for image_id in record.image_ids]}"
+            parts.append(f"iteration {record.iteration}: {text}" if len(self.window) > 1 else text)
+        return {"finite": finite, "text": "; ".join(parts)}
+
+
+class _Mailbox:
+    """Two places in host memory that numbers of a device are copied to in turn, without waiting."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._is_cuda = device.type == "cuda"
+        buffer = torch.zeros(2, dtype=torch.float32, pin_memory=self._is_cuda)
+        self._numbers: np.ndarray = buffer.numpy()  # the same memory, read without an operation of torch
+        self._places = buffer.unbind()
+        self._events = [torch.cuda.Event() for _ in range(2)] if self._is_cuda else [None, None]
+        self._next = 0
+
+    def send(self, value: Tensor) -> _Letter:
+        place, self._next = self._next, 1 - self._next
+        self._places[place].copy_(value.reshape(()), non_blocking=True)
+        event = self._events[place]
+        if event is not None:
+            event.record(torch.cuda.current_stream(self.device))
+        return _Letter(self._numbers, place, event)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Letter:
+    numbers: np.ndarray
+    place: int
+    event: Any
+
+    def read(self) -> float:
+        if self.event is not None:
+            self.event.synchronize()
+        return float(self.numbers[self.place])
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, Tensor) or value.numel() == 1
+
+
+def _image_ids_as_they_are(batch: Any) -> list[Any] | None:
+    # Not int(image_id): that would wait for the device where it is a tensor.
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], tuple | list):
+        try:
+            return [target["image_id"] for target in batch[1]]
+        except (TypeError, KeyError, IndexError):
+            return None
+    return None
+
+
+def _message(pending: _Pending, value: float, told: list[dict[str, Any]]) -> str:
+    iterations = [record.iteration for record in pending.window]
+    when = f"iteration {iterations[-1]}" if len(iterations) == 1 else f"iterations {iterations[0]} to {iterations[-1]}"
+    at_fault = [rank for rank, part in enumerate(told) if not part["finite"]] or list(range(len(told)))
+    what = "gradient norm" if pending.is_norm else "loss"
+    whose = "; ".join(f"rank {rank}: {told[rank]['text']}" for rank in at_fault)
+    return (
+        f"{when}: the {what} is {value}; {whose}; no checkpoint holds this step: lower the learning rate, or look at "
+        "these images"
+    )
