@@ -3,11 +3,13 @@
 from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
 from ignite_imgtools.metrics.smoothed_value import SmoothedValue
+from ignite_imgtools.metrics.voc import VocMetric
 
 __all__ = [
     "CocoMetric",
     "MeterBank",
     "MeterMeans",
     "SmoothedValue",
+    "VocMetric",
     "WindowStatistics",
 ]
