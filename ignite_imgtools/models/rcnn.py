@@ -59,7 +59,7 @@ def faster_rcnn(
         min_size: the shorter side to which images are resized, in pixels; of several one is drawn in training.
         max_size: the longer side is never above it.
         fpn_channels: of each level of the pyramid.
-        anchor_sizes: in pixels of the resized image, for each of the five levels.
+        anchor_sizes: in pixels of the resized image, one or equally many for each of the five levels.
         aspect_ratios: height over width of the anchors, on each level.
         proposals: how many are kept in training and in evaluation, for each image.
         representation: features of the box head.
@@ -75,10 +75,12 @@ def faster_rcnn(
         raise ValueError(f"num_classes counts the background and must be at least 2, got {num_classes}")
     if len(anchor_sizes) != 5:
         raise ValueError(f"anchor_sizes must have one entry for each of 5 levels, got {len(anchor_sizes)}")
+    sizes = tuple((size,) if isinstance(size, int) else tuple(size) for size in anchor_sizes)
+    if len({len(level) for level in sizes}) > 1:
+        raise ValueError(f"anchor_sizes must have the same number of anchors on each level, got {sizes}")
     body = resnet_fpn(
         backbone, norm=norm, trainable_layers=_trainable_layers(trainable_layers, weights), out_channels=fpn_channels
     )
-    sizes = tuple((size,) if isinstance(size, int) else tuple(size) for size in anchor_sizes)
     roi_pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
     model = FasterRCNN(
         body,
