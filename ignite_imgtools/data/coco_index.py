@@ -66,7 +66,8 @@ def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], categ
     from pycocotools.coco import COCO
 
     coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": categories}
+    # loadRes copies the key "info" too.
+    coco.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
     # What COCO.createIndex does, which prints.
     coco.imgs = {image["id"]: image for image in images}
     coco.cats = {category["id"]: category for category in categories}

@@ -52,14 +52,18 @@ class Segmentations:
 
     def mask(self, index: int, height: int, width: int) -> np.ndarray:
         """Pixels of object ``index``, as pycocotools rasters them: uint8 ``[height, width]`` of 0 and 1."""
-        from pycocotools import mask as mask_utils
+        counts = self.rle[index].tobytes()
+        rows = range(self.polygon_starts[index], self.polygon_starts[index + 1])
+        if rows:
+            from pycocotools import mask as mask_utils
 
-        segmentation = self.in_coco_format(index, height, width)
-        if segmentation is None:
+            polygons = mask_utils.frPyObjects([self.polygons[row] for row in rows], height, width)
+            counts = mask_utils.merge(polygons)["counts"]
+        if not counts:
             return np.zeros((height, width), dtype=np.uint8)
-        if isinstance(segmentation, list):
-            segmentation = mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
-        return mask_utils.decode(segmentation)
+        runs = rle_counts(counts)
+        # Runs go down the columns and alternate, the first one outside.
+        return np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs).reshape(width, height).T
 
     def reach(self) -> np.ndarray:
         """Largest coordinate without its sign of each object's polygons, 0 where it has none: float64 ``[N]``."""
