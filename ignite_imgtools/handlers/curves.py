@@ -1,0 +1,200 @@
+"""Curves of a training: losses, learning rates and metrics over its iterations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Engine, Events
+
+from ignite_imgtools.distributed import is_main_process
+from ignite_imgtools.formats import LoggedMetrics, TrainerEvents
+from ignite_imgtools.handlers.attachments import Attachments
+from ignite_imgtools.handlers.figures import create_figure, figure_to_png
+from ignite_imgtools.handlers.run_files import WriteGuard, read_metrics, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["attach_curves", "loss_and_lr_figure", "metric_figure"]
+
+Record = dict[str, Any]
+
+_KNOWN = ("AP", "AP50", "AP75")
+_MAX_LINES = 12
+
+
+def attach_curves(output_dir: str | Path, trainer: Engine, *, metrics: Sequence[str] | None = None) -> Attachments:
+    """Draw ``plots/loss_and_lr.png`` and ``plots/metric.png`` after every evaluation, and at the end of a run.
+
+    They show what a MetricLogger logs and what :func:`evaluate_on_epoch` finds. After a resume the curves begin where
+    ``metrics.jsonl`` in ``output_dir`` does. One process draws; call it on every process.
+
+    Args:
+        metrics: which ones to draw, as ``"bbox/AP"``. By default ``AP``, ``AP50`` and ``AP75`` of each kind, or
+            whatever there is where those are not.
+
+    Returns:
+        An object whose ``remove()`` or ``detach()`` ends this.
+    """
+    curves = _Curves(Path(output_dir), metrics)
+    trainer.register_events(*TrainerEvents)
+    attachments = Attachments()
+    if is_main_process():
+        attachments.add(trainer, Events.STARTED, curves.started)
+        attachments.add(trainer, Events.EPOCH_STARTED, curves.epoch_started)
+        attachments.add(trainer, TrainerEvents.METRICS_LOGGED, curves.logged)
+        attachments.add(trainer, TrainerEvents.EVALUATION_COMPLETED, curves.evaluated)
+        attachments.add(trainer, Events.COMPLETED, curves.completed)
+    return attachments
+
+
+class _Curves:
+    def __init__(self, folder: Path, metrics: Sequence[str] | None):
+        self._folder = folder
+        self._metrics = metrics
+        self._records: list[Record] = []
+        self._guard = WriteGuard(f"the curves in {folder / 'plots'}")
+        self._run_begins = True
+        self._undrawn = False
+
+    def started(self) -> None:
+        self._run_begins = True
+
+    def epoch_started(self, trainer: Engine) -> None:
+        # At STARTED a resume may still be to come, and with it the iteration from which the curves go on.
+        if self._run_begins:
+            self._records = self._earlier_records(trainer.state.iteration)
+        self._run_begins = False
+
+    def _earlier_records(self, iteration: int) -> list[Record]:
+        try:
+            records = read_metrics(self._folder / "metrics.jsonl") if iteration else []
+        except OSError:
+            return []
+        return [record for record in records if record.get("iteration", 0) <= iteration]
+
+    def logged(self, trainer: Engine) -> None:
+        state: Any = trainer.state
+        logged: LoggedMetrics = state.logged
+        lr = {"lr": logged["lr"][0]} if logged["lr"] else {}
+        terms = {f"train/{name}": value for name, value in logged["metrics"].items()}
+        self._records.append({"epoch": logged["epoch"], "iteration": logged["iteration"], **lr, **terms})
+        self._undrawn = True
+
+    def evaluated(self, trainer: Engine) -> None:
+        state: Any = trainer.state
+        values = {f"{state.evaluated}/{name}": value for name, value in state.evaluations[state.evaluated].items()}
+        self._records.append({"epoch": state.epoch, "iteration": state.iteration, **values})
+        self._draw()
+
+    def completed(self) -> None:
+        if self._undrawn:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._undrawn = False
+        if self._guard.off:
+            return
+        with self._guard:
+            for name, figure in (
+                ("loss_and_lr", loss_and_lr_figure(self._records)),
+                ("metric", metric_figure(self._records, self._metrics)),
+            ):
+                if figure is not None:
+                    write_atomically(self._folder / "plots" / f"{name}.png", figure_to_png(figure))
+
+
+def loss_and_lr_figure(records: Sequence[Record]) -> Figure | None:
+    """Losses and learning rate over the iterations; ``None`` where there are no losses.
+
+    Args:
+        records: the objects of a ``metrics.jsonl``.
+    """
+    names = _names(records, lambda name: "loss" in name.rsplit("/", 1)[-1] and not name.endswith("loss_scale"))
+    if not names:
+        return None
+    has_lr = any("lr" in record for record in records)
+    figure, axes = create_figure(2 if has_lr else 1)
+    # The sum of the terms stands out; an evaluation's losses are dotted, as there are few of them.
+    for name in names[:_MAX_LINES]:
+        total = name.endswith("/loss")
+        style: dict[str, Any] = {"linewidth": 2.0 if total else 1.1, "zorder": 3 if total else 2}
+        if total and name.startswith("train/"):
+            style["color"] = "black"
+        if not name.startswith("train/"):
+            style |= {"linestyle": ":", "marker": "o", "markersize": 4}
+        axes[0].plot(*_points(records, name), label=name.removeprefix("train/"), **style)
+    axes[0].set_title("Losses", loc="left")
+    axes[0].legend(frameon=False, fontsize="small", ncols=2)
+    _fit_losses(axes[0], [value for name in names[:_MAX_LINES] for value in _points(records, name)[1]])
+    if has_lr:
+        axes[1].plot(*_points(records, "lr"), color="tab:blue")
+        axes[1].set_title("Learning rate", loc="left")
+        axes[1].set_ylim(bottom=0)
+    axes[-1].set_xlabel("iteration")
+    return figure
+
+
+def _fit_losses(ax: Axes, values: Sequence[float]) -> None:
+    """Begin at zero, and let a few outliers, usually the first iterations, not press the rest together."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    if finite and finite[0] >= 0:
+        high = finite[math.ceil(0.98 * len(finite)) - 1]
+        ax.set_ylim(0, 1.1 * high if high > 0 and finite[-1] > 2 * high else None)
+
+
+def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Figure | None:
+    """Metrics of the evaluations over the iterations; ``None`` where there are none.
+
+    Args:
+        records: the objects of a ``metrics.jsonl``.
+        metrics: see :func:`attach_curves`.
+    """
+    names = _metric_names(records, metrics)
+    if not names:
+        return None
+    figure, (ax,) = create_figure()
+    for name in names[:_MAX_LINES]:
+        iterations, values = _points(records, name)
+        (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=name)
+        best = max(range(len(values)), key=lambda i: values[i] if math.isfinite(values[i]) else -math.inf)
+        if math.isfinite(values[best]):
+            ax.annotate(
+                f"{values[best]:.3f}",
+                (iterations[best], values[best]),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize="small",
+                color=line.get_color(),
+            )
+    ax.set_title("Evaluation, highest values marked", loc="left")
+    ax.set_xlabel("iteration")
+    ax.margins(y=0.12)
+    ax.legend(frameon=False, fontsize="small", ncols=2)
+    return figure
+
+
+def _names(records: Sequence[Record], wanted: Any) -> list[str]:
+    names = dict.fromkeys(name for record in records for name in record if "/" in name)
+    return [name for name in names if wanted(name)]
+
+
+def _metric_names(records: Sequence[Record], metrics: Sequence[str] | None) -> list[str]:
+    # Of "val/bbox/AP" the metric is "bbox/AP"; "val/bbox/AP/cat" is of a single class.
+    found = _names(records, lambda name: not name.startswith("train/") and "loss" not in name)
+    if metrics is not None:
+        return [name for name in found if name.split("/", 1)[1] in metrics]
+    known = [name for name in found if name.count("/") < 3 and name.rsplit("/", 1)[-1] in _KNOWN]
+    return known or [name for name in found if name.count("/") < 3]
+
+
+def _points(records: Sequence[Record], name: str) -> tuple[list[int], list[float]]:
+    points = [(record["iteration"], record[name]) for record in records if name in record]
+    # null in the file; -1 is COCO's word for nothing to be found.
+    values = [math.nan if value is None or value == -1 else float(value) for _, value in points]
+    return [iteration for iteration, _ in points], values

@@ -1,0 +1,274 @@
+"""Boxes drawn on images, readable whatever the image's size; pure functions over PIL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = [
+    "beside",
+    "class_color",
+    "class_name",
+    "draw_boxes",
+    "image_to_array",
+    "prediction_picture",
+    "rows_picture",
+    "truth_picture",
+]
+
+Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
+# Twelve hues that stay apart on photographs, in an order that makes neighbouring labels differ most.
+_COLORS: tuple[Color, ...] = (
+    (255, 87, 51),
+    (0, 158, 255),
+    (255, 200, 0),
+    (170, 60, 220),
+    (0, 190, 90),
+    (255, 90, 180),
+    (0, 200, 200),
+    (150, 110, 60),
+    (150, 210, 30),
+    (90, 90, 255),
+    (255, 140, 0),
+    (200, 30, 70),
+)
+_BACKGROUND: Color = (246, 246, 246)
+_INK: Color = (40, 40, 40)
+_MARGIN = 8
+_MIN_SIDE = 480
+
+
+def class_color(label: int) -> Color:
+    """The colour of a class, red, green and blue in 0..255; twelve labels in a row have different ones."""
+    return _COLORS[label % len(_COLORS)]
+
+
+def class_name(label: int, class_names: Sequence[str] | Mapping[int, str] | None) -> str:
+    """The name of a class: ``class_names`` is indexed by label, so that a list begins with the background.
+
+    >>> class_name(2, ["background", "cat", "dog"]), class_name(7, {1: "cat"}), class_name(3, None)
+    ('dog', '7', '3')
+    """
+    if class_names is None:
+        return str(label)
+    if isinstance(class_names, Mapping):
+        return str(class_names.get(label, label))
+    return str(class_names[label]) if 0 <= label < len(class_names) else str(label)
+
+
+def image_to_array(image: Tensor) -> np.ndarray:
+    """An image ``[3, H, W]``, uint8 or floating point in 0..1, as uint8 ``[H, W, 3]``.
+
+    Values outside of 0..1, of a normalised image, are stretched to that range.
+    """
+    if image.dtype != torch.uint8:
+        image = image.detach().float()
+        low, high = image.aminmax() if image.numel() else (torch.zeros(()), torch.ones(()))
+        if low < -0.01 or high > 1.01:
+            image = (image - low) / (high - low)
+        image = image.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    labels: Sequence[int],
+    texts: Sequence[str],
+    *,
+    size: tuple[int, int] | None = None,
+    dashed: Sequence[bool] | None = None,
+) -> Image.Image:
+    """The image with boxes and their texts.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        boxes_xyxy: ``[N, 4]`` in pixels of ``image``; drawn in this order.
+        labels: decide the colours.
+        texts: what stands at each box; where several would cover each other, another corner is taken.
+        size: width and height of the result. By default the image's own, small images enlarged until their text can
+            be read.
+        dashed: boxes with a broken line.
+    """
+    height, width = image.shape[:2]
+    if size is None:
+        scale = max(1.0, _MIN_SIDE / max(height, width, 1))
+        size = (round(width * scale), round(height * scale))
+    picture = Image.fromarray(image)
+    if size != picture.size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    font = _font(max(12, round(max(size) / 40)))
+    line = max(2, round(max(size) / 200))
+    scales = np.array([size[0] / width, size[1] / height] * 2)
+    scaled = (np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4) * scales).tolist()
+    for i, (box, label) in enumerate(zip(scaled, labels, strict=True)):
+        _draw_outline(draw, box, class_color(label), line, dashed=dashed is not None and dashed[i])
+    taken: list[Box] = []
+    for box, label, text in zip(scaled, labels, texts, strict=True):
+        taken.append(_draw_text(draw, size, box, text, class_color(label), font, taken))
+    return picture
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, box: Sequence[float], color: Color, line: int, *, dashed: bool) -> None:
+    x1, y1, x2, y2 = box
+    if x2 < x1 or y2 < y1 or not np.isfinite(box).all():
+        return
+    if not dashed:
+        draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
+        return
+    step = 4 * line
+    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+        direction = np.subtract(end, start)
+        length = float(np.abs(direction).sum())
+        for offset in np.arange(0, length, 2 * step):
+            dash = (np.array([offset, min(offset + step, length)]) / length)[:, None] * direction + start
+            draw.line([tuple(point) for point in dash.tolist()], fill=color, width=line)
+
+
+def _draw_text(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    box: Sequence[float],
+    text: str,
+    color: Color,
+    font: Any,
+    taken: Sequence[Box],
+) -> Box:
+    """Write ``text`` at a corner of ``box`` where it is within the picture and covers no other text, if there is."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 6, bottom - top + 6
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        return (0.0, 0.0, 0.0, 0.0)
+    corners = [(x1, y1 - height), (x1, y2), (x2 - width, y1 - height), (x1, y1), (x2 - width, y2), (x1, y2 - height)]
+    places: list[Box] = []
+    for x, y in corners:
+        x = min(max(x, 0.0), max(size[0] - width, 0.0))
+        y = min(max(y, 0.0), max(size[1] - height, 0.0))
+        places.append((x, y, x + width, y + height))
+    place = min(places, key=lambda candidate: sum(_overlap(candidate, other) for other in taken))
+    draw.rectangle(place, fill=color)
+    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
+    draw.text((place[0] + 3 - left, place[1] + 3 - top), text, fill=ink, font=font)
+    return place
+
+
+def _overlap(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def prediction_picture(
+    image: np.ndarray,
+    prediction: Mapping[str, Any],
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    *,
+    score_threshold: float = 0.5,
+    max_boxes: int = 50,
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """The image with what a detector found, names and scores beside the boxes, the surest on top.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        prediction: ``boxes`` ``[N, 4]`` xyxy in pixels of ``image``, ``labels`` ``[N]``, ``scores`` ``[N]``.
+        score_threshold: what is less sure is not drawn.
+        max_boxes: no more than so many are drawn, the surest.
+        size: see :func:`draw_boxes`.
+    """
+    boxes, labels, scores = (_to_array(prediction[key]) for key in ("boxes", "labels", "scores"))
+    shown = np.flatnonzero(scores >= score_threshold)
+    shown = shown[np.argsort(scores[shown], kind="stable")][-max_boxes:]
+    names = [int(label) for label in labels[shown]]
+    texts = [f"{class_name(name, class_names)} {score:.2f}" for name, score in zip(names, scores[shown], strict=True)]
+    return draw_boxes(image, boxes.reshape(-1, 4)[shown], names, texts, size=size)
+
+
+def truth_picture(
+    image: np.ndarray,
+    target: Mapping[str, Any],
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """The image with its annotated boxes; those of crowds have a broken line.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        target: ``boxes`` ``[N, 4]`` xyxy in pixels of ``image``, ``labels`` ``[N]``, optionally ``iscrowd`` ``[N]``.
+        size: see :func:`draw_boxes`.
+    """
+    boxes, labels = _to_array(target["boxes"]).reshape(-1, 4), [int(label) for label in _to_array(target["labels"])]
+    crowd = _to_array(target["iscrowd"]).astype(bool).tolist() if "iscrowd" in target else [False] * len(labels)
+    names = [class_name(label, class_names) for label in labels]
+    texts = [f"{name} (crowd)" if is_crowd else name for name, is_crowd in zip(names, crowd, strict=True)]
+    return draw_boxes(image, boxes, labels, texts, size=size, dashed=crowd)
+
+
+def _to_array(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
+    return np.asarray(values)
+
+
+def beside(pictures: Sequence[Image.Image], titles: Sequence[str]) -> np.ndarray:
+    """Pictures next to each other, a title above each, as uint8 ``[H, W, 3]``."""
+    font, strip = _font(14), 21
+    width = sum(picture.width for picture in pictures) + _MARGIN // 2 * (len(pictures) - 1)
+    canvas = Image.new("RGB", (width, strip + max(picture.height for picture in pictures)), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    x = 0
+    for picture, title in zip(pictures, titles, strict=True):
+        canvas.paste(picture, (x, strip))
+        draw.text((x + 1, 2), _shortened(draw, title, font, picture.width), fill=_INK, font=font)
+        x += picture.width + _MARGIN // 2
+    return np.asarray(canvas)
+
+
+def _shortened(draw: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
+    while text and draw.textlength(text, font=font) > width:
+        text = text[:-1]
+    return text
+
+
+def rows_picture(pictures: Sequence[np.ndarray], width: int = 1640) -> np.ndarray:
+    """Pictures in rows, the widest first and others where they fit, as uint8 ``[H, W, 3]``.
+
+    Args:
+        width: of the whole in pixels; more if a single picture is wider.
+    """
+    gap = 2 * _MARGIN
+    rows: list[list[np.ndarray]] = []
+    for picture in sorted(pictures, key=lambda picture: -picture.shape[1]):
+        needed = picture.shape[1] + gap
+        free = (row for row in rows if sum(placed.shape[1] + gap for placed in row) + needed <= width)
+        row = next(free, None)
+        if row is None:
+            rows.append([picture])
+        else:
+            row.append(picture)
+    widths = [sum(picture.shape[1] for picture in row) + gap * (len(row) - 1) for row in rows]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    canvas = np.empty((sum(heights) + gap * (len(rows) - 1) + gap, max(widths) + gap, 3), dtype=np.uint8)
+    canvas[:] = _BACKGROUND
+    y = _MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        x = _MARGIN
+        for picture in row:
+            canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+            x += picture.shape[1] + gap
+        y += height + gap
+    return canvas

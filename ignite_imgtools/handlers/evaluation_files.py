@@ -1,0 +1,118 @@
+"""What an evaluation leaves in the run folder for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+from ignite_imgtools.distributed import is_main_process
+from ignite_imgtools.handlers.attachments import Attachments
+from ignite_imgtools.handlers.evaluation import flat_metrics
+from ignite_imgtools.handlers.run_files import WriteGuard, to_json, write_atomically
+from ignite_imgtools.metrics import CocoMetric
+
+__all__ = ["attach_evaluation_files", "per_class_rows"]
+
+_SUFFIXES = {"small": "s", "medium": "m", "large": "l"}
+
+
+def attach_evaluation_files(
+    output_dir: str | Path,
+    trainer: Engine | None,
+    evaluator: Engine,
+    coco_metric: CocoMetric | None = None,
+    *,
+    results: bool = True,
+    category_ids: Mapping[int, int] | None = None,
+) -> Attachments:
+    """Write each evaluation's outcome into ``<output_dir>/eval/``, over that of the one before.
+
+    ``metrics.json`` is the flat dict of the evaluator's numbers, with the trainer's epoch and iteration. With a
+    ``coco_metric`` there are also ``per_class.csv``, a row for each category, and ``coco_results_bbox.json`` and
+    the like, which pycocotools loads. Each file is replaced whole. One process writes; call it on every process. If a
+    file cannot be written there is one warning, and what runs goes on.
+
+    Args:
+        trainer: ``None`` for an evaluation on its own.
+        coco_metric: attached to ``evaluator`` already.
+        results: whether to write the detections; the metric must have been made with ``keep_results=True``.
+        category_ids: from the model's labels to the ids of the data set's own file, where they differ.
+
+    Returns:
+        An object whose ``remove()`` or ``detach()`` ends this.
+    """
+    folder = Path(output_dir) / "eval"
+    guard = WriteGuard(f"the files in {folder}")
+
+    def write(name: str, content: Callable[[], str]) -> None:
+        if is_main_process() and not guard.off:
+            with guard:
+                write_atomically(folder / name, content().encode())
+
+    def completed() -> None:
+        where = {} if trainer is None else {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
+        numbers = {**where, **flat_metrics(evaluator.state.metrics)}
+        write("metrics.json", lambda: to_json(numbers).replace(", ", ",\n ") + "\n")
+        if coco_metric is None:
+            return
+        # Every process asks the metric, for it may have to ask the others.
+        rows = [row for iou_type in coco_metric.iou_types for row in per_class_rows(coco_metric, iou_type)]
+        write("per_class.csv", lambda: _to_csv(rows))
+        for iou_type in coco_metric.iou_types if results else ():
+            detections = _renamed(coco_metric.results(iou_type), category_ids)
+            write(f"coco_results_{iou_type}.json", partial(json.dumps, detections))
+
+    attachments = Attachments()
+    attachments.add(evaluator, Events.COMPLETED, completed)
+    return attachments
+
+
+def _renamed(results: Sequence[Mapping[str, Any]], category_ids: Mapping[int, int] | None) -> list[dict[str, Any]]:
+    if category_ids is None:
+        return [dict(result) for result in results]
+    return [{**result, "category_id": category_ids[result["category_id"]]} for result in results]
+
+
+def per_class_rows(coco_metric: CocoMetric, iou_type: str) -> list[dict[str, Any]]:
+    """``{"class": name, "AP": ..., "AP50": ..., ..., "iou_type": ...}`` for each category.
+
+    The columns are those of the metric's summary, each for a single category: values in 0..1, -1 where there was
+    nothing to be found.
+    """
+    arrays, parameters = coco_metric.arrays(iou_type), coco_metric.parameters(iou_type)
+    precision, recall = arrays["precision"][..., -1], arrays["recall"][..., -1]  # [T, R, K, A] and [T, K, A]
+    everything = parameters.area_names.index("all")
+    rows: list[dict[str, Any]] = []
+    for k, name in enumerate(coco_metric.category_names if parameters.use_cats else ("all",)):
+        row = {"class": name, "AP": _mean(precision[:, :, k, everything])}
+        for label, threshold in (("AP50", 0.5), ("AP75", 0.75)):
+            row[label] = _mean(precision[parameters.iou_thresholds == threshold][:, :, k, everything])
+        for a, area in enumerate(parameters.area_names):
+            if area != "all":
+                row[f"AP{_SUFFIXES.get(area, f'_{area}')}"] = _mean(precision[:, :, k, a])
+        row[f"AR{parameters.max_detections[-1]}"] = _mean(recall[:, k, everything])
+        rows.append({**row, "iou_type": iou_type})
+    return rows
+
+
+def _mean(values: np.ndarray) -> float:
+    values = np.ascontiguousarray(values)
+    values = values[values > -1]
+    return float(np.mean(values)) if values.size else -1.0
+
+
+def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,157 @@
+"""Pictures of what a detector finds, beside what there is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from ignite.engine import Engine, Events
+from PIL import Image
+from torch import Tensor
+
+from ignite_imgtools.distributed import all_gather_arrays, is_main_process, keyed_seed
+from ignite_imgtools.handlers.attachments import Attachments
+from ignite_imgtools.handlers.drawing import (
+    beside,
+    image_to_array,
+    prediction_picture,
+    rows_picture,
+    truth_picture,
+)
+from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
+
+__all__ = ["ImagePanels"]
+
+_NOTHING = np.empty((0, 0, 3), dtype=np.uint8)
+
+
+class ImagePanels:
+    """Draws a few images of each evaluation twice: with the predictions, and with the truth.
+
+    Which images is a matter of their ids alone, spread over the data set: the same ones in every evaluation, at any
+    number of processes, batch size and order. The picture goes to ``evaluator.state.images["predictions"]``, where
+    ``attach_tensorboard`` finds it, and to ``<output_dir>/plots/predictions.png``. Attach it on every process.
+
+    It needs detection batches and an evaluation step's output with ``y_pred`` and ``y``.
+
+    Args:
+        output_dir: the run folder; ``None`` for no file.
+        class_names: by label, so that a list begins with the background.
+        num_images: how many images to draw.
+        score_threshold: predictions less sure than this are not drawn.
+        height: of each image in the picture, in pixels.
+
+    Raises:
+        ValueError: ``num_images`` or ``height`` is below 1.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        num_images: int = 8,
+        score_threshold: float = 0.5,
+        *,
+        height: int = 300,
+    ):
+        for name, value in (("num_images", num_images), ("height", height)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self._path = None if output_dir is None else Path(output_dir) / "plots" / "predictions.png"
+        self._class_names = class_names
+        self._num_images = num_images
+        self._score_threshold = score_threshold
+        self._height = height
+        self._guard = WriteGuard(f"{self._path}")
+        self._attachments = Attachments()
+        # The images with the smallest keys seen so far: {key: (image id, image, prediction, target)}.
+        self._chosen: dict[int, tuple[int, np.ndarray, dict[str, Any], dict[str, Any]]] = {}
+
+    def attach(self, evaluator: Engine) -> ImagePanels:
+        """Draw the evaluations of ``evaluator``; to others it may be attached as well."""
+        self._attachments.add(evaluator, Events.EPOCH_STARTED, self._forget)
+        self._attachments.add(evaluator, Events.ITERATION_COMPLETED, self._collect)
+        self._attachments.add(evaluator, Events.EPOCH_COMPLETED, self._publish)
+        return self
+
+    def detach(self) -> None:
+        """Stop drawing."""
+        self._attachments.detach()
+
+    def _forget(self) -> None:
+        self._chosen.clear()
+
+    def _collect(self, evaluator: Engine) -> None:
+        state: Any = evaluator.state
+        images = state.batch[0]
+        for image, prediction, target in zip(images, state.output["y_pred"], state.output["y"], strict=True):
+            image_id = int(target["image_id"])
+            key = keyed_seed(0, image_id)
+            if key in self._chosen or (len(self._chosen) == self._num_images and key > max(self._chosen)):
+                continue
+            self._chosen[key] = (image_id, image_to_array(image), _on_host(prediction), _on_host(target))
+            if len(self._chosen) > self._num_images:
+                del self._chosen[max(self._chosen)]
+
+    def _publish(self, evaluator: Engine) -> None:
+        pictures = self._gather()
+        if not pictures or not is_main_process():
+            return
+        picture = rows_picture(pictures)
+        state: Any = evaluator.state
+        state.images = {**getattr(state, "images", {}), "predictions": picture}
+        if self._path is not None and not self._guard.off:
+            with self._guard:
+                encoded = io.BytesIO()
+                Image.fromarray(picture).save(encoded, "PNG")
+                write_atomically(self._path, encoded.getvalue())
+
+    def _gather(self) -> list[np.ndarray]:
+        """The pictures of all processes in order of image id. Processes agree on the images first, and then only
+        those who have seen one of them draw and send it."""
+        own = sorted(self._chosen)
+        keys = all_gather_arrays({"keys": np.array(own, dtype=np.int64)})
+        # An image that two processes have seen is drawn by the lower rank.
+        owners: dict[int, int] = {}
+        for rank, arrays in enumerate(keys):
+            for key in arrays["keys"].tolist():
+                owners.setdefault(key, rank)
+        winners = sorted(owners)[: self._num_images]
+        mine = idist.get_rank()
+        sent = {f"{i:04d}": self._draw(key) if owners[key] == mine else _NOTHING for i, key in enumerate(winners)}
+        ids = np.array([self._chosen[key][0] if owners[key] == mine else 0 for key in winners], dtype=np.int64)
+        received = all_gather_arrays({**sent, "ids": ids})
+        found = [
+            (int(received[owners[key]]["ids"][i]), received[owners[key]][f"{i:04d}"]) for i, key in enumerate(winners)
+        ]
+        return [picture for _, picture in sorted(found, key=lambda pair: pair[0])]
+
+    def _draw(self, key: int) -> np.ndarray:
+        image_id, image, prediction, target = self._chosen[key]
+        height, width = image.shape[:2]
+        # A very wide image is made lower instead, so that two of them fit side by side.
+        scale = min(self._height / height, 2.5 * self._height / width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        found = prediction_picture(
+            image, prediction, self._class_names, score_threshold=self._score_threshold, size=size
+        )
+        best = max(prediction["scores"].tolist(), default=None)
+        title = f"predicted, score {self._score_threshold:g} or more"
+        if best is None:
+            title = "nothing predicted"
+        elif best < self._score_threshold:
+            title = f"predicted: best score {best:.2f}"
+        truth = truth_picture(image, target, self._class_names, size=size)
+        return beside([found, truth], [title, f"truth, image {image_id}"])
+
+
+def _on_host(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.detach().cpu() if isinstance(value, Tensor) else value
+        for key, value in values.items()
+        if key in ("boxes", "labels", "scores", "iscrowd")
+    }

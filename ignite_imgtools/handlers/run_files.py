@@ -1,0 +1,104 @@
+"""Files of a run folder: written whole or not at all, and never at the price of the training."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["MetricsFile", "WriteGuard", "append_text", "read_metrics", "to_json", "write_atomically"]
+
+
+class WriteGuard:
+    """``with guard:`` around writing: the first ``OSError`` gives one warning and turns what it guards off.
+
+    A full disk or a folder that was removed must not end a training that runs well. Ask :attr:`off` before writing.
+
+    Args:
+        what: is named in the warning, as "metrics.jsonl in runs/a".
+    """
+
+    def __init__(self, what: str):
+        self.what = what
+        self.off = False
+
+    def __enter__(self) -> WriteGuard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, OSError):
+            return False
+        self.off = True
+        warnings.warn(f"cannot write {self.what}: {error}; training goes on without it", RuntimeWarning, stacklevel=3)
+        return True
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, finds the old content or the new one; creates its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)  # noqa: PTH105, replace of Path is the same call
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a file; creates its folder.
+
+    The file is opened each time: a folder that was removed is then noticed, and nothing is left to be closed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """One line of JSON; numbers that are not finite become ``null``, for JSON has no word for them."""
+    return json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The objects of a ``metrics.jsonl``; lines that a crash left half-written are passed over."""
+    return [record for record, _ in _parsed_lines(path.read_bytes())]
+
+
+def _parsed_lines(content: bytes) -> Iterable[tuple[dict[str, Any], bytes]]:
+    for line in content.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if line.endswith(b"\n") and isinstance(record, dict):
+            yield record, line
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one JSON object a line, each with the ``iteration`` after which it was written."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def cut(self, iteration: int) -> None:
+        """Drop what lies beyond ``iteration``, where a run goes on that came further before it broke off."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        kept = b"".join(line for record, line in _parsed_lines(content) if record.get("iteration", 0) <= iteration)
+        if kept != content:
+            write_atomically(self.path, kept)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one object."""
+        append_text(self.path, to_json(record) + "\n")
