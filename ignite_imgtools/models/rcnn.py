@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
@@ -82,6 +83,9 @@ def faster_rcnn(
         backbone, norm=norm, trainable_layers=_trainable_layers(trainable_layers, weights), out_channels=fpn_channels
     )
     roi_pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
+    # torchvision takes the strides from the first images it sees, and wrongly where one is padded by half its size.
+    features = {str(level): torch.zeros(1, 1, 64 >> level, 64 >> level) for level in range(4)}
+    roi_pool(features, [torch.zeros(1, 4)], [(256, 256)])
     model = FasterRCNN(
         body,
         min_size=min_size if isinstance(min_size, int) else tuple(min_size),

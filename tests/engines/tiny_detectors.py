@@ -26,8 +26,8 @@ def _backbone(norm: bool) -> nn.Module:
 
 def _rcnn_arguments() -> dict[str, Any]:
     return {
-        "min_size": 48,
-        "max_size": 80,
+        "min_size": 72,
+        "max_size": 160,
         "rpn_anchor_generator": AnchorGenerator(((8, 16, 32),), ((1.0,),)),
         "box_roi_pool": MultiScaleRoIAlign(["0"], 3, 1),
         "box_head": TwoMLPHead(8 * 9, 16),
@@ -58,7 +58,7 @@ def tiny_retinanet(seed: int = 0) -> RetinaNet:
     """RetinaNet of two classes and the background."""
     torch.manual_seed(seed)
     anchors = AnchorGenerator(((8, 16, 32),), ((1.0,),))
-    return RetinaNet(_backbone(True), 3, min_size=48, max_size=80, anchor_generator=anchors, score_thresh=0.0)
+    return RetinaNet(_backbone(True), 3, min_size=72, max_size=160, anchor_generator=anchors, score_thresh=0.0)
 
 
 def tiny_batch(count: int, first_id: int = 0, masks: bool = False) -> tuple[list[Tensor], list[dict[str, Any]]]:

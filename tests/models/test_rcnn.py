@@ -54,6 +54,13 @@ def test_trains_and_detects():
     assert model.rpn.post_nms_top_n() == 20
 
 
+def test_strides_do_not_depend_on_the_first_image():
+    model = faster_rcnn(3, **SMALL)
+    # 45 pixels are padded to 64: taken from this image, all strides would be half of what they are.
+    model.eval()([torch.rand(3, 45, 45)])
+    assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+
 @pytest.mark.parametrize("norm", ["batch", "frozen", "sync"])
 def test_norm(norm):
     kinds = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm}
