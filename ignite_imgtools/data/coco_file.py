@@ -308,7 +308,8 @@ class _Objects:
         lengths = [len(points) for row in self.rows if isinstance(points := row.get("keypoints"), list) and points]
         if not lengths:
             return None
-        count = max((len(category.keypoints) for category in categories), default=0) or lengths[0] // 3
+        named = max(len(category.keypoints) for category in categories)
+        count = named or max(Counter(lengths).most_common(1)[0][0] // 3, 1)
         absent = [0.0] * (3 * count)
         points = _numbers((row.get("keypoints") or absent for row in self.rows), 3 * count).reshape(-1, count, 3)
         wrong = ~np.isfinite(points).all((1, 2)) | (~np.isin(points[:, :, 2], (0, 1, 2))).any(1)
