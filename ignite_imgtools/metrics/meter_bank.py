@@ -237,7 +237,7 @@ class MeterBank:
     def _add_process(self, process: Mapping[str, Any], *, with_window: bool) -> None:
         rows = self._rows(process["names"])
         self._sums[rows] += process["sums"].numpy()
-        if with_window and len(rows):
+        if with_window and process["names"]:
             kept = process["values"].numpy()[:, -self.window :]
             self._values[rows, -kept.shape[1] :] = kept
             self._lengths[rows] = np.minimum(process["lengths"].numpy(), self.window)

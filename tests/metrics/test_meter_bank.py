@@ -1,0 +1,190 @@
+"""Meters against torch and against plain Python sums."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ignite_imgtools.metrics import MeterBank
+
+
+def _steps(count: int, names: str = "abc", seed: int = 0) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {**{name: torch.randn((), generator=generator) for name in names}, "batch_size": 1 + i % 4}
+        for i in range(count)
+    ]
+
+
+def _append(bank: MeterBank, steps: list[dict[str, Any]]) -> None:
+    for step in steps:
+        bank.append(step, step["batch_size"])
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40),
+    window=st.integers(1, 25),
+    reads=st.sets(st.integers(0, 40)),
+)
+@settings(max_examples=60, deadline=None)
+def test_statistics_are_those_of_torch_and_of_sequential_sums(
+    values: list[float], window: int, reads: set[int]
+) -> None:
+    bank = MeterBank(window)
+    total, count = 0.0, 0
+    for i, value in enumerate(values):
+        bank.append({"loss": torch.tensor(value)}, batch_size=i % 3 + 1)
+        total, count = total + value * (i % 3 + 1), count + i % 3 + 1
+        if i in reads:
+            bank.window_statistics()
+
+    newest = torch.tensor(values[-window:], dtype=torch.float64)
+    found = bank.window_statistics()["loss"]
+    assert found.median == newest.median().item()
+    assert found.avg == pytest.approx(newest.mean().item(), rel=1e-12, abs=1e-9)
+    assert (found.max, found.value) == (newest.max().item(), values[-1])
+    assert bank.means()["loss"].total == total / count  # to the last bit, whenever it was read
+
+
+def test_the_interval_is_what_came_since_it_began() -> None:
+    bank = MeterBank()
+    bank.append({"loss": 10.0}, 4)
+    bank.start_interval()
+    bank.append({"loss": 1.0}, 1)
+    bank.append({"loss": 4.0}, 2)
+    assert bank.means()["loss"] == (pytest.approx(49 / 7), pytest.approx(9 / 3))
+    bank.start_interval()
+    assert math.isnan(bank.means()["loss"].interval)
+
+
+class _CopiesCounter(TorchDispatchMode):
+    """Counts what would wait for a device: scalars that leave it and copies of tensors to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stacks = self.scalars = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.scalars += func is torch.ops.aten._local_scalar_dense.default
+        self.stacks += func is torch.ops.aten.stack.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_appending_computes_nothing_and_reading_stacks_once() -> None:
+    bank, steps = MeterBank(), _steps(50, "abcdefg")
+    with _CopiesCounter() as counter:
+        _append(bank, steps)
+        assert (counter.stacks, counter.scalars) == (0, 0)
+        bank.window_statistics()
+        bank.means()
+        assert (counter.stacks, counter.scalars) == (1, 0)
+
+
+def test_reading_cuda_meters_waits_once() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    bank = MeterBank()
+    steps = [{"a": torch.tensor(float(i), device="cuda"), "b": torch.ones((), device="cuda").half()} for i in range(9)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in steps:
+            bank.append(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert bank.window_statistics()["a"].median == 4.0
+
+
+def test_scalars_of_any_kind_are_metered_and_all_else_passed_over() -> None:
+    bank = MeterBank()
+    parameter = torch.nn.Parameter(torch.tensor(2.0))
+    for _ in range(2):
+        bank.append(
+            {
+                "graph": parameter * 2,
+                "one": torch.ones(1),
+                "half": torch.tensor(0.5, dtype=torch.bfloat16),
+                "count": torch.tensor(16777217),
+                "number": 3,
+                "image": torch.zeros(3, 4, 4),
+                "text": "x",
+                "batch_size": 2,
+            },
+            2,
+        )
+    assert not any(value.requires_grad for value in bank._segments[0].rows[0] if isinstance(value, torch.Tensor))
+    medians = {name: statistics.median for name, statistics in bank.window_statistics().items()}
+    # The integer is more than float32 could hold.
+    assert medians == {"graph": 4.0, "one": 1.0, "half": 0.5, "count": 16777217.0, "number": 3.0}
+
+
+def test_names_may_come_and_go_and_types_change() -> None:
+    bank = MeterBank(window=3)
+    bank.append({"a": torch.tensor(1.0)})
+    bank.append({"a": torch.tensor(2.0), "b": 5.0})
+    bank.append({"b": torch.tensor(7.0), "c": 1})
+    bank.append({"a": 6.0, "c": torch.tensor(3.0)})
+    statistics, means = bank.window_statistics(), bank.means()
+    assert {name: s.value for name, s in statistics.items()} == {"a": 6.0, "b": 7.0, "c": 3.0}
+    assert {name: m.total for name, m in means.items()} == {"a": 3.0, "b": 6.0, "c": 2.0}
+
+
+def test_nan_shows_in_every_statistic_but_a_step_without_images_has_no_weight() -> None:
+    bank = MeterBank(window=2)
+    bank.append({"loss": math.nan}, 0)
+    bank.append({"loss": 2.0}, 2)
+    assert bank.means()["loss"].total == 2.0
+    assert all(math.isnan(number) for number in bank.window_statistics()["loss"][:3])
+    bank.append({"loss": 4.0}, 2)
+    assert bank.window_statistics()["loss"] == (2.0, 3.0, 4.0, 4.0)
+
+
+def test_a_state_goes_on_with_the_same_bits_through_a_file() -> None:
+    steps = _steps(33)
+    whole, first, second = MeterBank(7), MeterBank(7), MeterBank(7)
+    _append(whole, steps)
+    _append(first, steps[:19])
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    _append(second, steps[19:])
+    assert second.window_statistics() == whole.window_statistics()
+    assert second.means() == whole.means()
+
+
+def test_a_state_of_more_processes_gives_the_same_means_and_another_window_fits() -> None:
+    banks = [MeterBank(5), MeterBank(5)]
+    for rank, bank in enumerate(banks):
+        _append(bank, _steps(6, "ab" if rank else "abc", seed=rank))
+    state = {"processes": [process for bank in banks for process in bank.state_dict()["processes"]]}
+    both = MeterBank(3)
+    both.load_state_dict(state)
+    expected = MeterBank(5)
+    for rank in range(2):
+        _append(expected, _steps(6, "ab" if rank else "abc", seed=rank))
+    assert {name: mean.total for name, mean in both.means().items()} == pytest.approx(
+        {name: mean.total for name, mean in expected.means().items()}
+    )
+    # The window is that of the first process.
+    newest = [step["a"] for step in _steps(6, "abc", seed=0)][-3:]
+    assert both.window_statistics()["a"].median == torch.stack(newest).median().item()
+
+
+def test_an_empty_bank_says_nothing_and_has_a_state() -> None:
+    bank = MeterBank()
+    assert (bank.means(), bank.window_statistics()) == ({}, {})
+    bank.load_state_dict(bank.state_dict())
+    bank.append({"text": "x"})
+    assert bank.means() == {}
+
+
+def test_a_window_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="window must be at least 1, got 0"):
+        MeterBank(0)
