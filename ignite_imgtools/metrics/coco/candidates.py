@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ignite_imgtools.metrics.coco.ordering import rank_in_group, sort_by_group_and_score
+from ignite_imgtools.metrics.coco.ordering import find_sorted, rank_in_group, sort_by_group_and_score
 
 __all__ = ["TruthGroups", "candidate_pairs", "order_detections", "starts_of"]
 
@@ -34,9 +34,9 @@ class TruthGroups:
     def find(self, group: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First row and number of rows of the truth of each ``group``, int64 ``[n]``; the number may be 0."""
         if not len(self.keys):
-            return np.zeros(len(group), dtype=np.int64), np.zeros(len(group), dtype=np.int64)
-        found = np.minimum(np.searchsorted(self.keys, group), len(self.keys) - 1)
-        return self.starts[found], np.where(self.keys[found] == group, self.counts[found], 0)
+            return np.zeros_like(group), np.zeros_like(group)
+        found, known = find_sorted(self.keys, group)
+        return self.starts[found], np.where(known, self.counts[found], 0)
 
 
 def order_detections(group: NDArray[np.int64], scores: NDArray[Any], limit: int) -> NDArray[np.int64]:

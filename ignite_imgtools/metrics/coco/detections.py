@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ignite_imgtools.formats import DataError
-from ignite_imgtools.metrics.coco.ordering import compact_scores
+from ignite_imgtools.metrics.coco import bitmaps
+from ignite_imgtools.metrics.coco.floats import compact_floats
+from ignite_imgtools.metrics.coco.masks import ImageMasks, PackedMasks, RunLengthMasks
+from ignite_imgtools.metrics.coco.run_lengths import RunLengths, compressed
 
 __all__ = ["DetectionBuffer", "Detections"]
 
@@ -26,42 +29,59 @@ class Detections:
         counts: int64 ``[I]``, detections of each image.
         labels: int64 ``[n]``, category ids.
         scores: float32, or float64 where that is needed, ``[n]``.
-        boxes: float64 ``[n, 4]`` x, y, width, height in pixels, if asked for.
-        keypoints: float64 ``[n, K, 3]`` x, y and a third number that is only kept, if asked for.
+        boxes: float64 ``[n, 4]`` x, y, width, height in pixels; none if not asked for, as the next two.
+        keypoints: float64 ``[n, K, 3]`` x, y in pixels and a third number that is only kept.
+        masks: ``I`` sets of masks.
+        areas: float64 ``[n]`` in square pixels, if another area counts than that of what is compared.
     """
 
     images: NDArray[np.int64]
     counts: NDArray[np.int64]
     labels: NDArray[np.int64]
     scores: NDArray[Any]
-    boxes: NDArray[np.float64] | None = None
-    keypoints: NDArray[np.float64] | None = None
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    keypoints: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 3)))
+    masks: Sequence[ImageMasks] = ()
+    areas: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class _PackedOnItsWay:
+    """Packed masks ``[N, H, ceil(W / 8)]`` of one image and their width."""
+
+    bits: Tensor
+    width: int
 
 
 @dataclass
 class _Batch:
-    """Predictions of one update, on the host or on their way there."""
+    """Predictions of some images, on the host or on their way there."""
 
     counts: list[int]
     columns: dict[str, Tensor]
+    masks: list[_PackedOnItsWay | list[RunLengths]]
     arrived: torch.cuda.Event | None = None
 
 
-@dataclass
 class DetectionBuffer:
     """Collects predictions; the device is waited for when they are drained, not when they are added.
 
     Args:
-        fields: what to keep beside labels and scores, with the shape of one detection, such as ``{"boxes": (4,)}``;
-            ``None`` in a shape stands for any size.
+        columns: what to keep beside labels and scores: ``boxes`` or ``keypoints`` with the shape of one of them.
+        masks: whether to keep masks.
+
+    Attributes:
+        images: positions in the ground truth's ``image_ids`` of the images that were added.
+        mask_bytes: how much memory the masks take.
     """
 
-    fields: Mapping[str, tuple[int | None, ...]]
-    images: list[int] = field(default_factory=list)
-    _batches: list[_Batch] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, columns: Mapping[str, tuple[int, ...]], masks: bool = False):
+        # Scores come first: the number of them is what the others are held to.
+        self._shapes: dict[str, tuple[int, ...]] = {"scores": (), "labels": (), **columns}
+        self._keep_masks = masks
+        self._batches: list[_Batch] = []
+        self.images: list[int] = []
+        self.mask_bytes = 0
 
     def add(self, images: Sequence[int], image_ids: Sequence[int], predictions: Sequence[Mapping[str, Any]]) -> None:
         """Keep a copy of the predictions of some images.
@@ -69,18 +89,27 @@ class DetectionBuffer:
         Args:
             images: positions in the ground truth's ``image_ids``.
             image_ids: their ids, for messages.
-            predictions: one for each image: ``labels`` ``[N]``, ``scores`` ``[N]`` and the fields.
+            predictions: one for each image, with ``labels`` ``[N]``, ``scores`` ``[N]``, the columns and ``masks``.
 
         Raises:
             DataError: a key is missing or a shape or dtype is not as described.
         """
-        shapes = {"scores": (), "labels": (), **self.fields}
-        rows = [_checked(prediction, shapes, id_) for prediction, id_ in zip(predictions, image_ids, strict=True)]
+        rows = [_checked(prediction, self._shapes, id_) for prediction, id_ in zip(predictions, image_ids, strict=True)]
+        counts = [row["scores"].shape[0] for row in rows]
+        masks: list[_PackedOnItsWay | list[RunLengths]] = []
+        if self._keep_masks:
+            for prediction, count, id_ in zip(predictions, counts, image_ids, strict=True):
+                masks.append(_masks_of(prediction, count, id_))
+                if isinstance(masks[-1], _PackedOnItsWay):
+                    self.mask_bytes += masks[-1].bits.numel()
         self.images.extend(images)
-        # Tensors of several dtypes are not joined: that would round boxes otherwise than in their own dtype.
-        for group in [rows] if _alike(rows) else [[row] for row in rows]:
-            columns = {key: torch.cat([row[key] for row in group]) for key in shapes}
-            self._batches.append(_to_host([len(row["scores"]) for row in group], columns))
+        if _alike(rows):
+            columns = {key: torch.cat([row[key] for row in rows]) for key in self._shapes}
+            self._batches.append(_to_host(_Batch(counts, columns, masks)))
+        else:  # joining tensors of several dtypes would round boxes otherwise than in their own
+            for place, row in enumerate(rows):
+                own = {key: column.clone() for key, column in row.items()}
+                self._batches.append(_to_host(_Batch([counts[place]], own, masks[place : place + 1])))
 
     def drain(self, image_ids: NDArray[np.int64]) -> Detections:
         """All that was added, as columns on the host; the buffer is empty afterwards.
@@ -92,69 +121,106 @@ class DetectionBuffer:
             DataError: a score is not a number, or a box or keypoint is not finite.
         """
         batches, images = self._batches, np.array(self.images, dtype=np.int64)
-        self._batches, self.images = [], []
+        self._batches, self.images, self.mask_bytes = [], [], 0
         for batch in batches:
             if batch.arrived is not None:
                 batch.arrived.synchronize()
         counts = np.array([count for batch in batches for count in batch.counts], dtype=np.int64)
         columns = {
-            key: _join([batch.columns[key] for batch in batches], key) for key in ("scores", "labels", *self.fields)
+            key: _join([batch.columns[key] for batch in batches] or [torch.zeros(0, *shape)], key)
+            for key, shape in self._shapes.items()
         }
         for key, values in columns.items():
-            bad = np.isnan(values) if key == "scores" else ~np.isfinite(values)
-            if bad.any():
-                row = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0]
-                place = np.searchsorted(np.cumsum(counts), row, side="right")
-                wanted = "must not be NaN" if key == "scores" else "must be finite"
-                raise DataError(
-                    f"predictions of image_id {image_ids[images[place]]}: {key} {wanted}, got {values[row].tolist()} "
-                    f"in detection {row - counts[:place].sum()}"
-                )
-        scores = compact_scores(columns.pop("scores"))
-        return Detections(images, counts, columns.pop("labels"), scores, **columns)
+            _check_numbers(key, values, counts, image_ids[images])
+        masks = [_as_masks(masks) for batch in batches for masks in batch.masks]
+        scores = compact_floats(columns.pop("scores"))
+        return Detections(images, counts, columns.pop("labels"), scores, masks=masks, **columns)
 
 
-def _checked(
-    prediction: Mapping[str, Any], shapes: Mapping[str, tuple[int | None, ...]], image_id: int
-) -> dict[str, Tensor]:
-    where = f"predictions of image_id {image_id}"
+def _checked(prediction: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], image_id: int) -> dict[str, Tensor]:
     row: dict[str, Tensor] = {}
+    count = None
     for key, shape in shapes.items():
-        try:
-            value = prediction[key]
-        except (KeyError, TypeError):
-            raise DataError(f"{where} have no {key!r}") from None
+        value = _field(prediction, key, image_id)
         tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-        if not row:  # the scores, which come first
-            count = tensor.shape[0] if tensor.ndim == 1 else None
+        if not row and tensor.ndim == 1:
+            count = tensor.shape[0]
         if tensor.shape != (count, *shape):
             if tensor.numel() or count != 0:
                 wanted = ", ".join("N" if size is None else str(size) for size in (count, *shape))
-                raise DataError(f"{where}: {key} must be [{wanted}], one for each score, got {list(tensor.shape)}")
-            tensor = tensor.reshape([0, *(size or 0 for size in shape)])
+                raise DataError(
+                    f"predictions of image_id {image_id}: {key} must be [{wanted}], one for each score, "
+                    f"got {list(tensor.shape)}"
+                )
+            tensor = tensor.reshape(0, *shape)
         row[key] = tensor
     if row["labels"].is_floating_point() and count:
-        raise DataError(f"{where}: labels must be integers, got {row['labels'].dtype}")
+        raise DataError(f"predictions of image_id {image_id}: labels must be integers, got {row['labels'].dtype}")
     return row
 
 
+def _field(prediction: Mapping[str, Any], key: str, image_id: int) -> Any:
+    try:
+        return prediction[key]
+    except (KeyError, TypeError):
+        raise DataError(f"predictions of image_id {image_id} have no {key!r}") from None
+
+
+def _masks_of(prediction: Mapping[str, Any], count: int, image_id: int) -> _PackedOnItsWay | list[RunLengths]:
+    """Masks of one image, packed on their device, or as run lengths if they came so."""
+    masks = _field(prediction, "masks", image_id)
+    where = f"predictions of image_id {image_id}"
+    if len(masks) != count:
+        raise DataError(f"{where}: masks must be {count}, one for each score, got {len(masks)}")
+    if not count or (not isinstance(masks, Tensor | np.ndarray) and isinstance(masks[0], Mapping)):
+        return [compressed(mask, *_size_of(mask, where), where) for mask in masks]
+    tensor = torch.as_tensor(masks)
+    if tensor.ndim == 4 and tensor.shape[1] == 1:
+        tensor = tensor[:, 0]
+    if tensor.ndim != 3:
+        raise DataError(f"{where}: masks must be [{count}, H, W] or [{count}, 1, H, W], got {list(tensor.shape)}")
+    return _PackedOnItsWay(bitmaps.pack(tensor), tensor.shape[-1])
+
+
+def _size_of(mask: Mapping[str, Any], where: str) -> tuple[int, int]:
+    try:
+        height, width = mask["size"]
+        return int(height), int(width)
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{where}: run lengths need a size, height and width, got {mask.get('size')!r}") from None
+
+
 def _alike(rows: Sequence[Mapping[str, Tensor]]) -> bool:
-    return all(len({(row[key].dtype, row[key].device) for row in rows}) <= 1 for key in rows[0]) if rows else True
+    first = rows[0]
+    return len(rows) == 1 or all(
+        row[key].dtype == column.dtype and row[key].device == column.device
+        for row in rows
+        for key, column in first.items()
+    )
 
 
-def _to_host(counts: list[int], columns: dict[str, Tensor]) -> _Batch:
-    if any(column.is_cuda for column in columns.values()):
-        # Into pinned memory, behind the kernels that compute them; the event says when they have arrived.
-        columns = {key: column.to("cpu", non_blocking=True) for key, column in columns.items()}
+def _to_host(batch: _Batch) -> _Batch:
+    packed = [masks for masks in batch.masks if isinstance(masks, _PackedOnItsWay)]
+    on_cuda = any(column.is_cuda for column in (*batch.columns.values(), *(masks.bits for masks in packed)))
+    # From CUDA into pinned memory, behind the kernels that compute them; the event says when all has arrived.
+    columns = {key: column.to("cpu", non_blocking=on_cuda) for key, column in batch.columns.items()}
+    masks = [
+        masks if isinstance(masks, list) else _PackedOnItsWay(masks.bits.to("cpu", non_blocking=on_cuda), masks.width)
+        for masks in batch.masks
+    ]
+    arrived = None
+    if on_cuda:
         arrived = torch.cuda.Event()
         arrived.record()
-        return _Batch(counts, columns, arrived)
-    return _Batch(counts, {key: column.cpu() for key, column in columns.items()})
+    return _Batch(batch.counts, columns, masks, arrived)
 
 
-def _join(tensors: Iterable[Tensor], key: str) -> NDArray[Any]:
-    tensors = list(tensors)
-    if len({tensor.dtype for tensor in tensors}) > 1:
+def _as_masks(masks: _PackedOnItsWay | list[RunLengths]) -> ImageMasks:
+    return RunLengthMasks(masks) if isinstance(masks, list) else PackedMasks(masks.bits.numpy(), masks.width)
+
+
+def _join(tensors: list[Tensor], key: str) -> NDArray[Any]:
+    if any(tensor.dtype != tensors[0].dtype for tensor in tensors):
         return np.concatenate([_to_array(tensor, key) for tensor in tensors])
     return _to_array(torch.cat(tensors), key)
 
@@ -168,3 +234,14 @@ def _to_array(column: Tensor, key: str) -> NDArray[Any]:
     if key == "scores" and column.is_floating_point() and column.dtype != torch.float64:
         return column.float().numpy()
     return column.double().numpy()
+
+
+def _check_numbers(key: str, values: NDArray[Any], counts: NDArray[np.int64], image_ids: NDArray[np.int64]) -> None:
+    bad = np.isnan(values) if key == "scores" else ~np.isfinite(values)
+    if bad.any():
+        row = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0]
+        place = np.searchsorted(np.cumsum(counts), row, side="right")
+        raise DataError(
+            f"predictions of image_id {image_ids[place]}: {key} must be {'no NaN' if key == 'scores' else 'finite'}, "
+            f"got {values[row].tolist()} in detection {row - counts[:place].sum()}"
+        )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.metrics.coco.ordering import find_sorted
 from ignite_imgtools.metrics.coco.parameters import Parameters
 
 __all__ = ["GroundTruth"]
@@ -54,8 +55,8 @@ class GroundTruth:
             values, counts = np.unique(ids, return_counts=True)
             worst = counts.argmax()
             raise DataError(f"annotation id {values[worst]} is used {counts[worst]} times: give each its own")
-        image, known_image = _positions(self.image_ids, _integers("annotation", "image_id", annotations))
-        category, known = _positions(self.category_ids, _integers("annotation", "category_id", annotations))
+        image, known_image = find_sorted(self.image_ids, _integers("annotation", "image_id", annotations))
+        category, known = find_sorted(self.category_ids, _integers("annotation", "category_id", annotations))
         rows = np.flatnonzero(known & known_image)
         rows = rows[np.argsort(image[rows] * self.num_categories + category[rows], kind="stable")]
         self.annotations: list[Mapping[str, Any]] = [annotations[row] for row in rows.tolist()]
@@ -112,15 +113,24 @@ class GroundTruth:
 
     def category_positions(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Positions in :attr:`category_ids` of category ids ``[n]``, and whether there is such a category."""
-        return _positions(self.category_ids, labels)
+        return find_sorted(self.category_ids, labels)
 
-    def image_lists(self, key: str) -> NDArray[np.int64]:
-        """Groups, ascending, of the categories that the images list under ``key``, as LVIS does."""
-        groups = []
+    def category_lists(self, key: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Categories that images list under ``key``: their groups, int64 ascending, and bool ``[I]``, which images
+        have such a list."""
+        listed = np.zeros(self.num_images, dtype=bool)
+        groups = [np.zeros(0, dtype=np.int64)]
         for index, image_id in enumerate(self.image_ids.tolist()):
-            categories, known = self.category_positions(np.array(self._images[image_id].get(key, []), dtype=np.int64))
-            groups.append(index * self.num_categories + categories[known])
-        return np.unique(np.concatenate([*groups, np.zeros(0, dtype=np.int64)]))
+            ids = self._images[image_id].get(key)
+            if ids is not None:
+                listed[index] = True
+                categories, known = self.category_positions(np.array(ids, dtype=np.int64))
+                groups.append(index * self.num_categories + categories[known])
+        return np.unique(np.concatenate(groups)), listed
+
+    def keypoints(self, count: int) -> NDArray[np.float64]:
+        """float64 ``[G, count, 3]``: x, y in pixels and visibility, 0 for those that are not labelled."""
+        return _numbers("keypoints", self.annotations, (3 * count,)).reshape(len(self), count, 3)
 
     def ignored(self, parameters: Parameters) -> NDArray[np.bool_]:
         """bool ``[A, G]``: annotations that need not be found: crowds, those of an area outside the range and, for
@@ -194,13 +204,6 @@ def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
     except (TypeError, ValueError):
         return False
     return array.shape == shape and bool(np.isfinite(array).all())
-
-
-def _positions(known: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    if not len(known):
-        return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
-    found = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-    return found, known[found] == ids
 
 
 def _distinct_names(categories: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["compact_scores", "rank_in_group", "sort_by_group_and_score"]
+__all__ = ["find_sorted", "rank_in_group", "sort_by_group_and_score"]
 
 
 def sort_by_group_and_score(group: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.int64]:
@@ -47,11 +47,9 @@ def rank_in_group(starts: NDArray[np.bool_]) -> NDArray[np.int32]:
     return rows - np.maximum.accumulate(np.where(starts, rows, 0), dtype=np.int32)
 
 
-def compact_scores(scores: NDArray[Any]) -> NDArray[Any]:
-    """Scores as float32 if that loses nothing, else as float64."""
-    if scores.dtype == np.float32:
-        return scores
-    scores = scores.astype(np.float64, copy=False)
-    with np.errstate(over="ignore"):
-        single = scores.astype(np.float32)
-    return single if np.array_equal(single, scores) else scores
+def find_sorted(known: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Positions of ``values`` ``[n]`` in the ascending ``known``, and whether they are there; if not, any position."""
+    if not len(known):
+        return np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
+    positions = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return positions, known[positions] == values

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ignite_imgtools.metrics.coco.ordering import compact_scores
+from ignite_imgtools.metrics.coco.floats import compact_floats, join_double, split_double
 
 __all__ = ["Record", "concatenate", "one_of_each_image", "sort_by_image"]
 
@@ -53,13 +53,11 @@ class Record:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The columns as arrays whose dtypes do not depend on the data, for :func:`Record.from_arrays`."""
-        single = self.scores.dtype == np.float32
         return {
             "images": self.images,
             "counts": self.counts,
             "category": self.category,
-            "scores": self.scores if single else np.zeros(0, dtype=np.float32),
-            "scores_double": np.zeros(0) if single else self.scores,
+            **split_double("scores", self.scores),
             "outside": self.outside,
             "matched": np.packbits(self.matched),
             "flags": self.flags,
@@ -73,7 +71,7 @@ class Record:
             images=arrays["images"],
             counts=arrays["counts"],
             category=arrays["category"],
-            scores=arrays["scores"] if len(arrays["scores"]) == count else arrays["scores_double"],
+            scores=join_double("scores", arrays),
             outside=arrays["outside"],
             matched=np.unpackbits(arrays["matched"], count=count).astype(bool),
             flags=arrays["flags"],
@@ -86,7 +84,7 @@ def concatenate(records: Sequence[Record]) -> Record:
         return records[0]
     # float32 and float64 columns concatenate to float64, exactly.
     columns = {name: np.concatenate([getattr(record, name) for record in records]) for name in _COLUMNS}
-    columns["scores"] = compact_scores(columns["scores"])
+    columns["scores"] = compact_floats(columns["scores"])
     return Record(**columns)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -31,10 +32,14 @@ def results_of(predictions: Mapping[int, Mapping[str, Any]], iou_type: str) -> l
     for image_id, prediction in predictions.items():
         common = zip(prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True)
         for row, (label, score) in enumerate(common):
-            result = {"image_id": image_id, "category_id": label, "score": score}
+            result: dict[str, Any] = {"image_id": image_id, "category_id": label, "score": score}
             if iou_type == "bbox":
                 x1, y1, x2, y2 = prediction["boxes"][row].unbind()
                 result["bbox"] = torch.stack([x1, y1, x2 - x1, y2 - y1]).tolist()
+            elif iou_type == "segm":
+                result["segmentation"] = coco_mask.encode(np.asfortranarray(prediction["bitmaps"][row], dtype=np.uint8))
+            else:
+                result["keypoints"] = prediction["keypoints"][row].flatten().tolist()
             results.append(result)
     return results
 

@@ -11,36 +11,15 @@ import pytest
 import torch
 
 from ignite_imgtools.metrics import CocoMetric
-from tests.metrics.coco.cases import Case, batches, box_case
+from tests.metrics.coco.cases import box_case
+from tests.metrics.coco.compare import assert_equal, check_case, evaluated
 from tests.metrics.coco.reference import coco_of, evaluate, results_of
-
-
-def assert_equal(metric: CocoMetric, reference: Any, iou_type: str = "bbox") -> None:
-    for name in ("precision", "recall", "scores"):
-        np.testing.assert_array_equal(metric.arrays(iou_type)[name], reference.eval[name], err_msg=name)
-    numbers = metric.compute()
-    assert [numbers[key] for key in numbers if key.startswith(f"{iou_type}/")] == list(reference.stats)
-
-
-def evaluated(case: Case, seed: int, **options: Any) -> CocoMetric:
-    rng = np.random.default_rng([seed, 1])
-    metric = CocoMetric(coco_of(case.dataset), chunk_images=int(rng.integers(1, 5)), **options)
-    for batch in batches(case, rng):
-        metric.update(batch)
-    return metric
 
 
 @pytest.mark.parametrize("block", range(10))
 def test_random_cases(block: int) -> None:
     for seed in range(200 * block, 200 * block + 200):
-        case = box_case(seed)
-        images = "all" if seed % 3 == 0 else "seen"
-        metric = evaluated(case, seed, images=images)
-        image_ids = [image["id"] for image in case.dataset["images"]] if images == "all" else list(case.predictions)
-        if image_ids:
-            assert_equal(metric, evaluate(case.dataset, results_of(case.predictions, "bbox"), image_ids))
-        else:
-            assert set(metric.compute().values()) == {-1.0}, seed
+        check_case(box_case(seed), seed, "bbox")
 
 
 def test_published_numbers(real_data: Path) -> None:
@@ -62,7 +41,7 @@ def test_published_numbers(real_data: Path) -> None:
     for image_id in reversed(image_ids):
         metric.update(([predictions[image_id]], [{"image_id": image_id}]))
     assert list(metric.compute().values()) == published
-    assert_equal(metric, evaluate(dataset, results_of(predictions, "bbox"), image_ids))
+    assert_equal(metric, evaluate(dataset, results_of(predictions, "bbox"), image_ids), "bbox")
 
 
 @pytest.mark.parametrize(
@@ -89,18 +68,18 @@ def test_options(options: dict[str, Any], change: dict[str, Any]) -> None:
         if case.predictions:
             results = results_of(case.predictions, "bbox")
             reference = evaluate(case.dataset, results, list(case.predictions), change=set_parameters)
-            assert_equal(evaluated(case, seed, **options), reference)
+            assert_equal(evaluated(case, seed, "bbox", **options), reference, "bbox")
 
 
 def test_the_summary_holds_for_any_number_of_detections() -> None:
     case = box_case(11)
-    few, usual = evaluated(case, 1, max_detections=[3, 50]).compute(), evaluated(case, 1, max_detections=[50, 100])
+    few, usual = (evaluated(case, 1, "bbox", max_detections=limits).compute() for limits in ([3, 50], [50, 100]))
     assert list(few) == [
         f"bbox/{key}" for key in ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR3", "AR50", "ARs", "ARm", "ARl"]
     ]
-    np.testing.assert_array_equal(few["bbox/AP"], usual.compute()["bbox/AP"])
+    np.testing.assert_array_equal(few["bbox/AP"], usual["bbox/AP"])
 
 
 def test_other_area_ranges_name_their_numbers() -> None:
-    metric = evaluated(box_case(11), 1, area_ranges={"all": (0, 1e10), "tiny": (0, 400)}, max_detections=[10])
+    metric = evaluated(box_case(11), 1, "bbox", area_ranges={"all": (0, 1e10), "tiny": (0, 400)}, max_detections=[10])
     assert list(metric.compute()) == [f"bbox/{key}" for key in ["AP", "AP50", "AP75", "AP_tiny", "AR10", "AR_tiny"]]

@@ -117,7 +117,7 @@ def test_predictions_are_copied() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scores": torch.tensor([float("nan")])}, "image_id 1: scores must not be NaN, got nan in detection 0"),
+        ({"scores": torch.tensor([float("nan")])}, "image_id 1: scores must be no NaN, got nan in detection 0"),
         ({"boxes": torch.tensor([[0, 0, float("nan"), 9]])}, r"image_id 1: boxes must be finite, got \[0.0, 0.0, nan"),
         ({"boxes": torch.tensor([[0, 0, float("inf"), 9]])}, "image_id 1: boxes must be finite"),
         ({"boxes": torch.zeros(2, 4)}, r"image_id 1: boxes must be \[1, 4\], one for each score, got \[2, 4\]"),
