@@ -12,7 +12,6 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
@@ -174,17 +173,20 @@ class GradientUpdate:
     def _step(self, state: Any, output: dict[str, Tensor]) -> None:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._grad_norm = get_total_norm([p.grad for p in parameters])
+        gradients = _gradients_by_device(self.optimizer)
+        self._grad_norm = _total_norm(gradients)
         self._steps += 1
         if self.check_every is not None and self._steps % self.check_every == 0:
             self._check(state, output)
         if self.clip_norm is not None:
-            clip_grads_with_norm_(parameters, self.clip_norm, self._grad_norm)
+            # As in torch's clip_grad_norm_: 1e-6 against a division by 0, and no branch, which would wait.
+            factor = (self.clip_norm / (self._grad_norm + 1e-6)).clamp_(max=1.0)
+            for device, group in gradients.items():
+                torch._foreach_mul_(group, factor.to(device))
         if self.scaler is None:
             self.optimizer.step()
         else:
-            _start_momentum(self.optimizer, parameters)
+            _start_momentum(self.optimizer)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -252,12 +254,31 @@ def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if no_sync is None else no_sync()
 
 
-def _start_momentum(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+def _gradients_by_device(optimizer: torch.optim.Optimizer) -> dict[torch.device, list[Tensor]]:
+    # torch.nn.utils sorts by dtype too, which takes longer than the norm of a small model and is not needed here.
+    gradients: dict[torch.device, list[Tensor]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                gradients.setdefault(parameter.grad.device, []).append(parameter.grad)
+    return gradients
+
+
+def _total_norm(gradients: dict[torch.device, list[Tensor]]) -> Tensor:
+    norms = [torch.stack(torch._foreach_norm(group)) for group in gradients.values()]
+    if not norms:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.cat([norm.to(norms[0].device) for norm in norms]) if norms[1:] else norms[0])
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
     # torch's fused SGD allocates the momentum in its first step and leaves it uninitialised if that overflows.
-    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"] and optimizer.defaults["momentum"]:
-        for parameter in parameters:
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["fused"] and group["momentum"] else ():
             state = optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
