@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ignite
@@ -182,18 +183,22 @@ def differences(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str,
     for name in objects:
         if name in saved:
             kind = state.get("kinds", {}).get(name, type(objects[name]).__name__)
-            found += [f"{name}: {line}" for line in _item_differences(objects[name], state[name], kind)]
+            found += _named(name, _item_differences(objects[name], state[name], kind))
     registered, loaded = resumables(trainer), state.get("resumables", {})
     found += _missing_and_extra("resumable ", set(loaded), set(registered))
     for name in registered.keys() & loaded.keys():
         check = getattr(registered[name], "check_state_dict", None)
-        found += [f"{name}: {line}" for line in (check(loaded[name]) if check else ())]
+        found += _named(name, check(loaded[name]) if check else [])
     written, here = state["trainer"]["epoch_length"], trainer.state.epoch_length
     if None not in (written, here) and written != here:
         found.append(f"an epoch has {written} iterations in the file, {here} here: other data or batch size")
     missing = sorted(set(trainer.state_dict_user_keys) - state["trainer"].get("user", {}).keys())
     found += [f"the file has no trainer.state.{key}" for key in missing]
     return found
+
+
+def _named(name: str, lines: list[str]) -> list[str]:
+    return [f"{name}: {', '.join(lines)}"] if lines else []
 
 
 def _missing_and_extra(kind: str, saved: set[str], own: set[str]) -> list[str]:
@@ -233,17 +238,16 @@ def _optimizer_differences(optimizer: torch.optim.Optimizer, saved: Mapping[str,
     if own_counts != counts:
         yield f"parameter groups of {counts} parameters in the file, of {own_counts} here"
         return
-    for index, (own, group) in enumerate(zip(own_groups, groups, strict=True)):
-        if own.keys() != group.keys():
-            yield f"group {index} differs in {sorted(own.keys() ^ group.keys())}"
     parameters = [p for group in own_groups for p in group["params"]]
     order = [i for group in groups for i in group["params"]]
     lines = []
     for index, parameter in zip(order, parameters, strict=True):
         for key, value in saved.get("state", {}).get(index, {}).items():
-            # Factored moments (rows and columns) have as many dimensions as the parameter, but not its shape.
-            per_element = isinstance(value, Tensor) and value.ndim == parameter.ndim > 0 and not key.endswith("_var")
-            if per_element and value.shape != parameter.shape:
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                continue
+            # Of torch's optimizers only Adafactor keeps tensors of another shape: the moments of rows and columns.
+            known = type(optimizer).__module__.startswith("torch.optim") and not key.endswith("_var")
+            if known and value.shape != parameter.shape:
                 lines.append(
                     f"{key} of parameter {index} is {_signature(value)} in the file, {_signature(parameter)} here"
                 )
@@ -277,18 +281,22 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     attributes = ("iteration", "epoch", "epoch_length", *trainer.state_dict_user_keys)
     position = {key: getattr(trainer.state, key) for key in attributes if hasattr(trainer.state, key)}
 
-    def undo() -> None:
-        for name, (item, _) in items.items():
-            load_item(item, before[name])
+    def undo(names: Iterable[str] = tuple(items)) -> None:
+        for name in names:
+            load_item(items[name][0], before[name])
         for key, value in position.items():
             setattr(trainer.state, key, value)
 
+    loaded: list[str] = []
     for name, (item, saved) in items.items():
         try:
             load_item(item, saved)
         except Exception as error:
-            undo()
+            undo(loaded)
+            with contextlib.suppress(Exception):  # it may be half loaded, or refuse whatever it is given
+                load_item(item, before[name])
             raise CheckpointError(f"{name}: {error}") from error
+        loaded.append(name)
     saved_position = state["trainer"]
     iteration, epoch_length = saved_position["iteration"], saved_position["epoch_length"]
     trainer.state.iteration = iteration
