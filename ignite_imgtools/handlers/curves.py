@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import LoggedMetrics, TrainerEvents
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.figures import create_figure, figure_to_png
+from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
 from ignite_imgtools.handlers.run_files import WriteGuard, read_metrics, write_atomically
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Curves:
                 ("metric", metric_figure(self._records, self._metrics)),
             ):
                 if figure is not None:
-                    write_atomically(self._folder / "plots" / f"{name}.png", figure_to_png(figure))
+                    write_atomically(self._folder / "plots" / f"{name}.png", array_to_png(figure_to_array(figure)))
 
 
 def loss_and_lr_figure(records: Sequence[Record]) -> Figure | None:
@@ -160,22 +160,15 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
     figure, (ax,) = create_figure()
     for name in names[:_MAX_LINES]:
         iterations, values = _points(records, name)
-        (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=name)
-        best = max(range(len(values)), key=lambda i: values[i] if math.isfinite(values[i]) else -math.inf)
-        if math.isfinite(values[best]):
-            ax.annotate(
-                f"{values[best]:.3f}",
-                (iterations[best], values[best]),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize="small",
-                color=line.get_color(),
-            )
-    ax.set_title("Evaluation, highest values marked", loc="left")
+        best = max((i for i, value in enumerate(values) if math.isfinite(value)), key=lambda i: values[i], default=None)
+        label = name if best is None else f"{name}, highest {values[best]:.3f}"
+        (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=label)
+        if best is not None:
+            color = line.get_color()
+            ax.plot(iterations[best], values[best], marker="o", markersize=10, markerfacecolor="none", color=color)
+    ax.set_title("Evaluation", loc="left")
     ax.set_xlabel("iteration")
-    ax.margins(y=0.12)
-    ax.legend(frameon=False, fontsize="small", ncols=2)
+    ax.legend(frameon=False, fontsize="small")
     return figure
 
 

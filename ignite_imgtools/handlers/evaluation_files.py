@@ -48,7 +48,12 @@ def attach_evaluation_files(
 
     Returns:
         An object whose ``remove()`` or ``detach()`` ends this.
+
+    Raises:
+        ValueError: ``results`` are to be written and the metric does not keep them.
     """
+    if coco_metric is not None and results:
+        coco_metric.results(coco_metric.iou_types[0])  # raises now what would else end the first evaluation
     folder = Path(output_dir) / "eval"
     guard = WriteGuard(f"the files in {folder}")
 
@@ -91,7 +96,8 @@ def per_class_rows(coco_metric: CocoMetric, iou_type: str) -> list[dict[str, Any
     precision, recall = arrays["precision"][..., -1], arrays["recall"][..., -1]  # [T, R, K, A] and [T, K, A]
     everything = parameters.area_names.index("all")
     rows: list[dict[str, Any]] = []
-    for k, name in enumerate(coco_metric.category_names if parameters.use_cats else ("all",)):
+    names = coco_metric.ground_truth.category_names if parameters.use_cats else ("all",)
+    for k, name in enumerate(names):
         row = {"class": name, "AP": _mean(precision[:, :, k, everything])}
         for label, threshold in (("AP50", 0.5), ("AP75", 0.75)):
             row[label] = _mean(precision[parameters.iou_thresholds == threshold][:, :, k, everything])

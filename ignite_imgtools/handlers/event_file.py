@@ -64,7 +64,7 @@ class EventFile:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         encoded = io.BytesIO()
-        options: dict[str, Any] = {"quality": 80, "subsampling": 1} if encoding == "JPEG" else {}
+        options: dict[str, Any] = {"quality": 80, "subsampling": 1} if encoding == "JPEG" else {"compress_level": 3}
         Image.fromarray(image).save(encoded, encoding, **options)
         height, width = image.shape[:2]
         content = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())

@@ -6,44 +6,58 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["create_figure", "figure_to_array", "figure_to_png"]
+__all__ = ["array_to_png", "create_figure", "figure_to_array"]
 
 
-def create_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with ``panels`` axes below each other, their spines and grid lines quiet."""
+def create_figure(panels: int = 1, *, legend_width: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure with ``panels`` axes below each other, their spines and grid lines quiet.
+
+    Args:
+        legend_width: inches left free on the right for a legend.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 1.0 + 3.6 * panels), dpi=110, layout="constrained")
+    # Margins in inches: matplotlib's own layouts would double the time to draw.
+    left, right, bottom, top, gap, width, height = 0.85, 0.25 + legend_width, 0.55, 0.35, 0.75, 7.0, 3.7
+    figure_width, figure_height = left + width + right, bottom + top + panels * height + (panels - 1) * gap
+    figure = Figure(figsize=(figure_width, figure_height), dpi=110)
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(panels, 1, panel + 1) for panel in range(panels)]
-    for ax in axes:
+    axes = []
+    for panel in range(panels):
+        y = bottom + (panels - 1 - panel) * (height + gap)
+        rectangle = (left / figure_width, y / figure_height, width / figure_width, height / figure_height)
+        ax = figure.add_axes(rectangle)
         ax.grid(visible=True, color="0.9", linewidth=0.8)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         ax.spines[["left", "bottom"]].set_color("0.6")
         ax.tick_params(color="0.6")
+        axes.append(ax)
     return figure, axes
 
 
 def figure_to_array(figure: Figure) -> np.ndarray:
-    """The figure as uint8 ``[H, W, 3]``."""
+    """The figure as uint8 ``[H, W, 3]``; one that has not changed is not drawn again."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+    if figure.stale or not hasattr(canvas, "renderer"):
+        canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
-def figure_to_png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+def array_to_png(image: np.ndarray) -> bytes:
+    """A picture, uint8 ``[H, W, 3]``, as the content of a PNG file."""
+    encoded = io.BytesIO()
+    # A third of the default's time for a tenth more bytes.
+    Image.fromarray(image).save(encoded, "PNG", compress_level=3)
+    return encoded.getvalue()

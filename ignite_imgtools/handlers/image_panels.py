@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
-from PIL import Image
 from torch import Tensor
 
 from ignite_imgtools.distributed import all_gather_arrays, is_main_process, keyed_seed
@@ -22,6 +20,7 @@ from ignite_imgtools.handlers.drawing import (
     rows_picture,
     truth_picture,
 )
+from ignite_imgtools.handlers.figures import array_to_png
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 
 __all__ = ["ImagePanels"]
@@ -106,9 +105,7 @@ class ImagePanels:
         state.images = {**getattr(state, "images", {}), "predictions": picture}
         if self._path is not None and not self._guard.off:
             with self._guard:
-                encoded = io.BytesIO()
-                Image.fromarray(picture).save(encoded, "PNG")
-                write_atomically(self._path, encoded.getvalue())
+                write_atomically(self._path, array_to_png(picture))
 
     def _gather(self) -> list[np.ndarray]:
         """The pictures of all processes in order of image id. Processes agree on the images first, and then only

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.figures import create_figure, figure_to_png
+from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 from ignite_imgtools.metrics import CocoMetric
 
@@ -51,13 +51,13 @@ def attach_pr_curve(output_dir: str | Path | None, evaluator: Engine, coco_metri
                 arrays["precision"][:, :, :, area, -1],
                 parameters.iou_thresholds,
                 parameters.recall_thresholds,
-                coco_metric.category_names if parameters.use_cats else ("all",),
+                coco_metric.ground_truth.category_names if parameters.use_cats else ("all",),
             )
             state: Any = evaluator.state
             state.figures = {**getattr(state, "figures", {}), name: figure}
             if folder is not None and not guard.off:
                 with guard:
-                    write_atomically(folder / f"{name}.png", figure_to_png(figure))
+                    write_atomically(folder / f"{name}.png", array_to_png(figure_to_array(figure)))
 
     attachments = Attachments()
     attachments.add(evaluator, Events.EPOCH_COMPLETED, draw)
@@ -76,8 +76,7 @@ def pr_curve_figure(
         recall_thresholds: ``[R]``, the x axis.
         class_names: ``K`` names.
     """
-    figure, (ax,) = create_figure()
-    figure.set_size_inches(9, 5.6)
+    figure, (ax,) = create_figure(legend_width=2.4)
     present = [k for k in range(precision.shape[2]) if (precision[:, :, k] > -1).any()]
     at_half = int(np.argmin(np.abs(iou_thresholds - 0.5)))
     # The largest areas first, so that the legend reads from best to worst.
