@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import tyro
+
 from ignite_imgtools import __version__
 from ignite_imgtools.recipes import RECIPES, load_recipe
 
@@ -38,12 +40,15 @@ _COMMANDS = {
     "completion": "print the script for tab completion: completion bash|zsh|tcsh",
 }
 
-_HELP = f"""usage: {_PROG} COMMAND ...
+_HELP = (
+    f"""usage: {_PROG} COMMAND ...
 
 Train, evaluate and use image models with PyTorch-Ignite.
 
 commands:
-""" + "\n".join(f"  {name:<11}{what}" for name, what in _COMMANDS.items()) + f"""
+"""
+    + "\n".join(f"  {name:<11}{what}" for name, what in _COMMANDS.items())
+    + f"""
 
 options:
   -h, --help   show this help; COMMAND --help shows that of a command
@@ -51,10 +56,46 @@ options:
 
 Tab completion: source <({_PROG} completion bash)
 """
+)
 
 
 class _UsageError(Exception):
     """Bad arguments: one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predict:
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
+    """Image files, or folders of images."""
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """Checkpoint file."""
+    output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("predictions")
+    """Folder for the pictures and predictions.json."""
+    score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Leave out predictions of a lower score."""
+    device: str = "auto"
+    """cpu, cuda, or auto, which is cuda where there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Check:
+    format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _MakeData:
+    format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
+    directory: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    num_train: Annotated[int, tyro.conf.arg(metavar="N")] = 400
+    """Training images."""
+    num_val: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+    """Validation images."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """The same seed writes the same files."""
+    image_size: Annotated[int, tyro.conf.arg(metavar="N")] = 160
+    """Longer side of the largest images, in pixels."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,24 +172,24 @@ def _checkpoint_argument(args: list[str], command: str) -> Path:
 
 
 def _evaluate(args: list[str]) -> int:
-    from ignite_imgtools.recipes.config import config_from_checkpoint
+    from ignite_imgtools.recipes.records import RecipeRecord
 
     name = _recipe_name("evaluate", args)
     recipe = load_recipe(name)
-    wants_help = "-h" in args or "--help" in args
-    # What the run was trained with is the default of every option, so that --checkpoint alone evaluates it again.
-    known = recipe.Config() if wants_help else config_from_checkpoint(
-        recipe.Config, _checkpoint_argument(args, "evaluate"), name
-    )
+    known = recipe.Config()
+    if "-h" not in args and "--help" not in args:
+        # What the run was trained with is the default of every option, so that --checkpoint alone evaluates it again.
+        checkpoint = _checkpoint_argument(args, "evaluate")
+        known = RecipeRecord.from_checkpoint(checkpoint, name, recipe.Config).config
     kind = _evaluate_arguments(recipe.Config, known)
-    parsed = _parse(kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run.")
+    parsed = _parse(
+        kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run."
+    )
     recipe.evaluate(parsed.config, parsed.checkpoint)
     return 0
 
 
 def _evaluate_arguments(config_kind: type, default: Any) -> type:
-    import tyro
-
     checkpoint = Annotated[Path, tyro.conf.arg(metavar="PATH", help="Checkpoint file.")]
     return dataclasses.make_dataclass(
         "Evaluate", [("checkpoint", checkpoint), ("config", config_kind, dataclasses.field(default=default))]
@@ -158,7 +199,7 @@ def _evaluate_arguments(config_kind: type, default: Any) -> type:
 def _predict(args: list[str]) -> int:
     name = _recipe_name("predict", args)
     recipe = load_recipe(name)
-    parsed = _parse(_predict_arguments(), args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
+    parsed = _parse(_Predict, args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
     recipe.predict(
         parsed.checkpoint,
         parsed.images,
@@ -169,39 +210,12 @@ def _predict(args: list[str]) -> int:
     return 0
 
 
-def _predict_arguments() -> type:
-    import tyro
-
-    @dataclasses.dataclass(frozen=True)
-    class Predict:
-        images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
-        """Image files, or folders of images."""
-        checkpoint: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-        """Checkpoint file."""
-        output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("predictions")
-        """Folder for the pictures and predictions.json."""
-        score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
-        """Leave out predictions of a lower score."""
-        device: str = "auto"
-        """cpu, cuda, or auto, which is cuda where there is one."""
-
-    return Predict
-
-
 def _check(args: list[str]) -> int:
-    import tyro
-
     from ignite_imgtools.data import check
-
-    @dataclasses.dataclass(frozen=True)
-    class Check:
-        format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
-        data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-        """Folder of the data set."""
 
     formats = ", ".join(check.FORMATS)
     parsed = _parse(
-        Check, args, "check", f"Find what is wrong with a data set, without decoding images. FORMAT: {formats}."
+        _Check, args, "check", f"Find what is wrong with a data set, without decoding images. FORMAT: {formats}."
     )
     if parsed.format not in check.FORMATS:
         raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
@@ -213,30 +227,25 @@ def _check(args: list[str]) -> int:
 
 
 def _make_data(args: list[str]) -> int:
-    import tyro
+    from ignite_imgtools.data.make_data import FORMATS, make_data
 
-    from ignite_imgtools.data import make_data
-
-    @dataclasses.dataclass(frozen=True)
-    class MakeData:
-        format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
-        directory: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-        num_train: Annotated[int, tyro.conf.arg(metavar="N")] = 400
-        """Training images."""
-        num_val: Annotated[int, tyro.conf.arg(metavar="N")] = 100
-        """Validation images."""
-        seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-        """The same seed writes the same files."""
-
-    formats = ", ".join(make_data.FORMATS)
+    formats = ", ".join(FORMATS)
     parsed = _parse(
-        MakeData, args, "make-data", f"Write the built-in data set: shapes with exact annotations. FORMAT: {formats}."
+        _MakeData, args, "make-data", f"Write the built-in data set: shapes with exact annotations. FORMAT: {formats}."
     )
-    if parsed.format not in make_data.FORMATS:
+    if parsed.format not in FORMATS:
         raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
-    make_data.make_data(
-        parsed.format, parsed.directory, num_train=parsed.num_train, num_val=parsed.num_val, seed=parsed.seed
-    )
+    try:
+        make_data(
+            parsed.format,
+            parsed.directory,
+            num_train=parsed.num_train,
+            num_val=parsed.num_val,
+            seed=parsed.seed,
+            image_size=parsed.image_size,
+        )
+    except (ValueError, OSError) as error:
+        raise _UsageError(str(error)) from None
     print(f"{parsed.num_train} training and {parsed.num_val} validation images written to {parsed.directory}")
     return 0
 
@@ -252,7 +261,10 @@ def _completion(args: list[str]) -> int:
 
 def _completion_parser() -> argparse.ArgumentParser:
     # tyro's own completion knows one command at a time; shtab needs no more than the names of all the options.
-    from ignite_imgtools.data import check, make_data
+    import shtab
+
+    from ignite_imgtools.data import check
+    from ignite_imgtools.data.make_data import FORMATS
 
     parser = argparse.ArgumentParser(_PROG)
     commands = parser.add_subparsers()
@@ -262,14 +274,14 @@ def _completion_parser() -> argparse.ArgumentParser:
         for name, what in RECIPES.items():
             options = recipes.add_parser(name, help=what)
             if command == "predict":
-                _add_options(options, _predict_arguments())
+                _add_options(options, _Predict)
                 continue
             _add_options(options, load_recipe(name).Config)
             if command == "evaluate":
                 options.add_argument("--checkpoint").complete = shtab.FILE  # type: ignore[attr-defined]
     parsers["check"].add_argument("format", choices=list(check.FORMATS))
     parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    parsers["make-data"].add_argument("format", choices=list(make_data.FORMATS))
+    parsers["make-data"].add_argument("format", choices=list(FORMATS))
     parsers["make-data"].add_argument("directory").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parsers["completion"].add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
     return parser
@@ -292,8 +304,6 @@ def _add_options(parser: argparse.ArgumentParser, kind: type) -> None:
 
 def _parse(kind: type, args: Sequence[str], command: str, description: str | None) -> Any:
     """Parse ``args`` into ``kind``; what is wrong with them becomes one line."""
-    import tyro
-
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):

@@ -7,7 +7,7 @@ from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
 from .samplers import EvalSampler, GroupedBatchSampler
-from .subsets import class_names, split_dataset
+from .subsets import category_ids, class_names, split_dataset
 from .voc import VocDetection
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SampleLoader",
     "VocDetection",
     "aspect_ratio_groups",
+    "category_ids",
     "check_dataset",
     "class_names",
     "coco_index",

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.distributed import keyed_seed
 
-__all__ = ["class_names", "split_dataset", "unwrap_subset"]
+__all__ = ["category_ids", "class_names", "split_dataset", "unwrap_subset"]
 
 
 def split_dataset(dataset: Dataset[Any], val_fraction: float, seed: int) -> tuple[Subset[Any], Subset[Any]]:
@@ -66,3 +66,10 @@ def class_names(dataset: Dataset[Any]) -> list[str]:
             "the background's at 0"
         )
     return list(names)
+
+
+def category_ids(dataset: Dataset[Any]) -> dict[int, int] | None:
+    """The id in the data set's own annotation file of each label, of a data set that has ``category_ids`` or of a
+    subset of one; ``None`` for others."""
+    ids: dict[int, int] | None = getattr(unwrap_subset(dataset)[0], "category_ids", None)
+    return ids

@@ -6,7 +6,7 @@ from ignite_imgtools.handlers.checkpoints import Checkpoints, attach_checkpoints
 from ignite_imgtools.handlers.curves import attach_curves
 from ignite_imgtools.handlers.drawing import draw_boxes, prediction_picture
 from ignite_imgtools.handlers.engine_handlers import attach_error_guard
-from ignite_imgtools.handlers.evaluation import evaluate_on_epoch
+from ignite_imgtools.handlers.evaluation import attach_evaluation_summary, evaluate_on_epoch
 from ignite_imgtools.handlers.evaluation_files import attach_evaluation_files
 from ignite_imgtools.handlers.image_panels import ImagePanels
 from ignite_imgtools.handlers.metric_logger import MetricLogger
@@ -31,6 +31,7 @@ __all__ = [
     "attach_curves",
     "attach_error_guard",
     "attach_evaluation_files",
+    "attach_evaluation_summary",
     "attach_pr_curve",
     "attach_signals",
     "attach_tensorboard",

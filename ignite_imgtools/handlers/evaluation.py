@@ -10,10 +10,12 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import TrainerEvents
 from ignite_imgtools.handlers.attachments import Attachments
+from ignite_imgtools.handlers.console import Console
 
-__all__ = ["evaluate_on_epoch", "flat_metrics"]
+__all__ = ["attach_evaluation_summary", "evaluate_on_epoch", "flat_metrics"]
 
 
 def evaluate_on_epoch(
@@ -99,3 +101,23 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         elif isinstance(value, Real):
             flat[name] = float(value)
     return flat
+
+
+def attach_evaluation_summary(evaluator: Engine) -> Attachments:
+    """Print the numbers of each evaluation, a line each, on one process; call it on every process.
+
+    Returns:
+        An object whose ``remove()`` or ``detach()`` ends this.
+    """
+    console = Console(bar=False)
+
+    def show() -> None:
+        values = flat_metrics(evaluator.state.metrics)
+        width = max(map(len, values), default=0)
+        if is_main_process():
+            for name, value in values.items():
+                console.write(f"{name:<{width}}  {value:.4f}")
+
+    attachments = Attachments()
+    attachments.add(evaluator, Events.COMPLETED, show)
+    return attachments

@@ -10,7 +10,10 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-__all__ = ["ConfigError", "RecipeRecord", "RunConfig", "config_from_checkpoint", "config_from_dict", "config_to_dict"]
+from ignite_imgtools.data.make_data import make_data
+from ignite_imgtools.distributed import on_main_process
+
+__all__ = ["ConfigError", "RunConfig", "built_in_data", "config_from_dict", "config_to_dict"]
 
 _Dir = tyro.conf.arg(metavar="DIR")
 _Int = tyro.conf.arg(metavar="N")
@@ -47,9 +50,7 @@ class RunConfig:
     """Device to train on: cpu, cuda, or auto, which is cuda where there is one."""
     nproc_per_node: Annotated[int | None, _Int] = None
     """Processes to start on this machine. Not with torchrun or SLURM, which start them."""
-    amp_dtype: Annotated[
-        Literal["bfloat16", "float16"] | None, tyro.conf.arg(metavar="bfloat16|float16")
-    ] = None
+    amp_dtype: Annotated[Literal["bfloat16", "float16"] | None, tyro.conf.arg(metavar="bfloat16|float16")] = None
     """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs it is many times slower."""
     accumulate: Annotated[int, _Int] = 1
     """Batches whose gradients are averaged before each optimizer step."""
@@ -65,6 +66,8 @@ class RunConfig:
     """Seed of everything random: initial weights, order, augmentation, dropout."""
     log_every: Annotated[int, _Int] = 50
     """Iterations between two log lines."""
+    checkpoint_every: Annotated[int | None, _Int] = None
+    """Iterations between two checkpoints within an epoch; one at the end of each epoch is always taken."""
     group_by: Literal["shape", "aspect", "none"] = "shape"
     """Make batches of images of the same padded shape, of similar aspect ratio, or of any images."""
     on_bad_sample: Literal["raise", "skip"] = "raise"
@@ -76,7 +79,15 @@ class RunConfig:
         Raises:
             ConfigError: in one line.
         """
-        for name in ("epochs", "max_iterations", "batch_size", "nproc_per_node", "accumulate", "log_every"):
+        for name in (
+            "epochs",
+            "max_iterations",
+            "batch_size",
+            "nproc_per_node",
+            "accumulate",
+            "log_every",
+            "checkpoint_every",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -106,6 +117,17 @@ class RunConfig:
                 f"--nproc-per-node {self.nproc_per_node}"
             )
 
+    def torch_device(self, local_rank: int) -> torch.device:
+        """The device of the process ``local_rank`` of this machine."""
+        if self.device_type == "cuda" and ":" not in self.device:
+            return torch.device("cuda", local_rank % torch.cuda.device_count())
+        return torch.device(self.device if self.device_type == "cuda" else "cpu")
+
+    @property
+    def backend(self) -> str:
+        """What processes communicate through: ``"nccl"`` between GPUs, else ``"gloo"``."""
+        return "nccl" if self.device_type == "cuda" else "gloo"
+
     @property
     def device_type(self) -> str:
         """``"cpu"`` or ``"cuda"``.
@@ -118,6 +140,12 @@ class RunConfig:
         if self.device.split(":")[0] not in ("cpu", "cuda"):
             raise ConfigError(f"--device must be auto, cpu or cuda, got {self.device!r}")
         return self.device.split(":")[0]
+
+
+def built_in_data(folder: Path, data_format: str) -> Path:
+    """The built-in data set in ``folder``, written there by one process if it is not there yet; call it on all."""
+    on_main_process(lambda: None if folder.is_dir() else make_data(data_format, folder))
+    return folder
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -136,34 +164,3 @@ def config_from_dict(kind: type[RunConfig], values: dict[str, Any]) -> Any:
         if kept.get(key) is not None:
             kept[key] = Path(kept[key])
     return kind(**kept)
-
-
-def config_from_checkpoint(kind: type[RunConfig], checkpoint: Path, recipe: str) -> Any:
-    """The configuration of the run that wrote ``checkpoint``.
-
-    Raises:
-        ConfigError: the file is a checkpoint of another recipe, or of a script without one.
-    """
-    from ignite_imgtools.handlers import load_checkpoint
-
-    run = load_checkpoint(checkpoint).get("resumables", {}).get("recipe")
-    if run is None:
-        raise ConfigError(f"{checkpoint}: not written by a recipe, so its model is not known; evaluate it in a script")
-    if run["name"] != recipe:
-        raise ConfigError(f"{checkpoint}: a checkpoint of the recipe {run['name']}, not of {recipe}")
-    return config_from_dict(kind, run["config"])
-
-
-@dataclasses.dataclass(frozen=True)
-class RecipeRecord:
-    """What a checkpoint says of the run that wrote it: enough to build the same model again."""
-
-    name: str
-    config: RunConfig
-    class_names: list[str]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "config": config_to_dict(self.config), "class_names": self.class_names}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: the record describes the run, the run folder has checked that it is the same."""

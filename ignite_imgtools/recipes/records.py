@@ -1,0 +1,46 @@
+"""What a recipe writes into its checkpoints, so that the same model can be built from them again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ignite_imgtools.handlers import load_checkpoint
+from ignite_imgtools.recipes.config import ConfigError, RunConfig, config_from_dict, config_to_dict
+
+__all__ = ["RecipeRecord"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeRecord:
+    """What a checkpoint says of the run that wrote it: enough to build the same model again."""
+
+    name: str
+    config: RunConfig
+    class_names: list[str]
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Path, name: str, kind: type[RunConfig]) -> RecipeRecord:
+        """The record in the file ``checkpoint``; its ``output_dir`` is the run folder that the file lies in.
+
+        Raises:
+            CheckpointError: the file is no good checkpoint.
+            ConfigError: it is a checkpoint of another recipe, or of a script without one.
+        """
+        record = load_checkpoint(checkpoint).get("resumables", {}).get("recipe")
+        if record is None:
+            raise ConfigError(f"{checkpoint}: not written by a recipe, so its model is not known; use it in a script")
+        if record["name"] != name:
+            raise ConfigError(f"{checkpoint}: a checkpoint of the recipe {record['name']}, not of {name}")
+        config = config_from_dict(kind, record["config"])
+        config = dataclasses.replace(
+            config, output_dir=checkpoint.absolute().parent.parent, weights="none", resume="auto"
+        )
+        return cls(name, config, record["class_names"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "config": config_to_dict(self.config), "class_names": self.class_names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: the record describes the run, the run folder has checked that it is the same."""

@@ -1,0 +1,101 @@
+"""The command line: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ignite_imgtools import __version__
+from ignite_imgtools.cli import main
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["train", "--help"], ["train", "faster_rcnn", "--help"]])
+def test_help_goes_to_standard_output(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(args)
+    except SystemExit as stop:
+        status = stop.code or 0
+    assert status == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: ignite-imgtools")
+    assert err == ""
+
+
+def test_help_of_a_recipe_explains_every_common_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "faster_rcnn", "--help"])
+    out = capsys.readouterr().out
+    for flag in (
+        "--data --data-format --output-dir --epochs --max-iterations --batch-size --lr --num-workers --device "
+        "--nproc-per-node --amp-dtype --accumulate --clip-norm --ema-decay --weights --resume --seed --log-every "
+        "--group-by --on-bad-sample --val-fraction"
+    ).split():
+        assert f" {flag} " in out
+
+
+def test_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ignite-imgtools {__version__}\n"
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.startswith("faster_rcnn ")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fly"], "there is no command 'fly'; choose one of: list, train"),
+        (["train", "slow_rcnn"], "there is no recipe 'slow_rcnn'; choose one of: faster_rcnn"),
+        (["train", "faster_rcnn", "--epoch", "3"], "--epoch"),
+        (["train", "faster_rcnn", "--epochs", "three"], "--epochs"),
+        (["train", "faster_rcnn", "--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["train", "faster_rcnn", "--lr", "nan"], "--lr must be a positive number, got nan"),
+        (["train", "faster_rcnn", "--data", "nowhere"], "--data must be a folder; there is no folder nowhere"),
+        (["train", "faster_rcnn", "--weights", "no.pt"], "--weights must be none, default or a file"),
+        (["train", "faster_rcnn", "--resume", "no.pt"], "--resume must be auto, never or a checkpoint"),
+        (["train", "faster_rcnn", "--device", "tpu"], "--device must be auto, cpu or cuda, got 'tpu'"),
+        (["train", "faster_rcnn", "--val-fraction", "1"], "--val-fraction must lie between 0 and 1"),
+        (["train", "faster_rcnn", "--batch-size", "1", "--nproc-per-node", "2"], "less than one image for each"),
+        (["evaluate", "faster_rcnn"], "evaluate needs --checkpoint PATH"),
+        (["evaluate", "faster_rcnn", "--checkpoint", "no.pt"], "no.pt"),
+        (["predict", "faster_rcnn", "a.jpg"], "checkpoint"),
+        (["check", "coco2", "--data", "."], "there is no format 'coco2'; choose one of: coco, voc"),
+        (["check", "coco", "--data", "nowhere"], "there is no folder nowhere"),
+        (["make-data", "coco2", "x"], "there is no format 'coco2'"),
+        (["make-data", "coco", ".", "--num-train", "-1"], "num"),
+        (["completion", "fish"], "completion takes the name of a shell"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ignite-imgtools: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_commands_recipes_and_flags(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("make-data", "faster_rcnn", "--nproc-per-node", "--checkpoint", "bfloat16"):
+        assert word in script
+
+
+def test_bash_completes_a_flag() -> None:
+    script = subprocess.run(
+        [sys.executable, "-m", "ignite_imgtools", "completion", "bash"], capture_output=True, text=True, check=True
+    ).stdout
+    program = (
+        f"{script}\nCOMP_WORDS=(ignite-imgtools train faster_rcnn --nproc); COMP_CWORD=3; COMP_LINE='${{COMP_WORDS[*]}}'\n"
+        "_shtab_ignite_imgtools\necho ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "--nproc-per-node"
