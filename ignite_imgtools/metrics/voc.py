@@ -112,7 +112,7 @@ class VocMetric(Metric):
             indices = list(new)
             self._buffer.add(indices, self._truth.image_ids[indices].tolist(), list(new.values()))
             self._seen[indices] = True
-        if len(self._buffer) >= self._chunk_images:
+        if len(self._buffer.images) >= self._chunk_images:
             self._match_buffered()
 
     def compute(self) -> dict[str, float]:
@@ -174,7 +174,7 @@ class VocMetric(Metric):
         self._seen[images] = True
 
     def _match_buffered(self) -> None:
-        if not len(self._buffer):
+        if not self._buffer.images:
             return
         truth = self._truth
         found = self._buffer.drain(truth.image_ids)
