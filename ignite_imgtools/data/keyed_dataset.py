@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, Subset, get_worker_info
 
 from ignite_imgtools.distributed import keyed_seed, seed_all
 from ignite_imgtools.formats import DataError
@@ -91,8 +91,12 @@ class KeyedDataset(Dataset[Any]):
         index = int(self._loading[worker])
         if index < 0:
             return "no sample"
+        dataset: Any = self.dataset
         with contextlib.suppress(Exception):
-            return f"sample {index} ({self.dataset.image_path(index)})"  # type: ignore[attr-defined]
+            part = index
+            while isinstance(dataset, Subset):
+                dataset, part = dataset.dataset, dataset.indices[part]
+            return f"sample {index} ({dataset.image_path(part)})"
         return f"sample {index}"
 
     def _load_batch(self, indices: Sequence[int], epoch: int) -> list[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Any, Literal
@@ -22,8 +24,8 @@ from ignite_imgtools.formats import DataError, DetectionBatch
 
 __all__ = ["SampleLoader", "collate_detection", "create_loader"]
 
-# How long a worker outlives a signal to end that its main process may have got too, in seconds.
-_GRACE = 10
+# How long a worker outlives a signal to end that is not from its main process, in seconds.
+_GRACE = 30
 
 
 def collate_detection(samples: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> DetectionBatch:
@@ -48,6 +50,7 @@ class SampleLoader(DataLoader[Any]):
     """
 
     dataset: KeyedDataset
+    _guard: weakref.finalize[..., Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches.
@@ -57,7 +60,10 @@ class SampleLoader(DataLoader[Any]):
             RuntimeError: a worker died, or took longer than ``timeout`` for a batch; names what it was loading.
         """
         # The iterator is made now, as DataLoader does, and with it the place in the sampler is taken.
-        return self._checked_batches(super().__iter__())
+        iterator = super().__iter__()
+        if self.persistent_workers and self._guard is None:
+            self._guard = weakref.finalize(self, _shut_down, iterator, os.getpid())
+        return self._checked_batches(iterator)
 
     def skipped_samples(self) -> int:
         """How many times this process left out a bad sample so far, each epoch counted."""
@@ -73,14 +79,23 @@ class SampleLoader(DataLoader[Any]):
                 batch = next(iterator)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:
+            except Exception as error:
                 fault = self._worker_fault(getattr(iterator, "_workers", ()), error)
+                self._end_workers(iterator)
                 if fault is None:
                     raise
                 raise RuntimeError(fault) from error
             if isinstance(batch, LoadFailure):
+                self._end_workers(iterator)
                 raise DataError(batch.message)
             yield batch
+
+    def _end_workers(self, iterator: Any) -> None:
+        _shut_down(iterator, os.getpid())
+        self._iterator = None
+        if self._guard is not None:
+            self._guard.detach()
+            self._guard = None
 
     def _worker_fault(self, workers: Sequence[Any], error: Exception) -> str | None:
         if isinstance(error, OSError | EOFError):
@@ -239,14 +254,22 @@ def _prepare_worker(worker_id: int) -> None:
     # Ctrl-C and schedulers signal all processes of a job at once. The main process may want to finish its step and
     # save, and needs a batch for that, so a worker does not go first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
+    if hasattr(signal, "sigtimedwait"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_end, daemon=True).start()
 
 
-def _end_later(signum: int, frame: Any) -> None:
-    if hasattr(signal, "alarm"):
-        # Not by a signal: torch would report that in the main process, as an error.
-        signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
-        signal.alarm(_GRACE)
+def _await_end() -> None:
+    if signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        signal.sigtimedwait({signal.SIGTERM}, _GRACE)
+    os._exit(0)
+
+
+def _shut_down(iterator: Any, process: int) -> None:
+    # Workers that go as part of a reference cycle, as those of a loader in a trainer or in an error's frames do, lose
+    # the message that ends them, and each holds up the process for 5 seconds. So they are ended before.
+    if hasattr(iterator, "_shutdown_workers") and os.getpid() == process:
+        iterator._shutdown_workers()
 
 
 def _kill(workers: Sequence[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ class GroupedBatchSampler(Sampler[list[int]]):
             )
         self._epoch = self._position = self._handed_out = 0
         self._plan: tuple[int, np.ndarray, np.ndarray] | None = None
-        self._trainer: Engine | None = None
+        # Weak, else loaders would go only as part of a reference cycle, which their workers do not survive in order.
+        self._trainer: weakref.ref[Engine] | None = None
 
     def __len__(self) -> int:
         """Number of batches in a whole epoch, wherever in it the next iteration starts."""
@@ -160,7 +162,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
         # The loader is iterated anew after the first event and, when it is exhausted, after the second.
         trainer.add_event_handler(Events.EPOCH_STARTED, self._follow)
         trainer.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._follow)
-        self._trainer = trainer
+        self._trainer = weakref.ref(trainer)
 
     def detach(self, trainer: Engine) -> None:
         """Undo :meth:`attach`."""
@@ -177,8 +179,8 @@ class GroupedBatchSampler(Sampler[list[int]]):
         too far ahead where workers prefetch: there call :meth:`set_position` first.
         """
         epoch, position = self._epoch, self._handed_out
-        if self._trainer is not None:
-            epoch, position = divmod(self._trainer.state.iteration, len(self))
+        if self._trainer is not None and (trainer := self._trainer()) is not None:
+            epoch, position = divmod(trainer.state.iteration, len(self))
         return {**self._identity(), "epoch": epoch, "position": position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
