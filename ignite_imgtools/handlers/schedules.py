@@ -42,8 +42,8 @@ def steps_per_epoch(iterations: int, accumulate: int = 1) -> int:
 def warmup_factor(step: int, warmup_steps: int, start_factor: float = 1e-3) -> float:
     """From ``start_factor`` at step 0 linearly to 1 at step ``warmup_steps``, and 1 after it.
 
-    >>> [warmup_factor(step, 4, 0.2) for step in range(6)]
-    [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    >>> [warmup_factor(step, 2, 0.5) for step in range(4)]
+    [0.5, 0.75, 1.0, 1.0]
     """
     if step >= warmup_steps:
         return 1.0

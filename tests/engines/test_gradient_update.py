@@ -316,3 +316,25 @@ def test_no_step_reads_a_tensor(amp_dtype, monkeypatch):
     with CountReads() as counter:
         trainer.run(data)
     assert not counter.reads
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("amp_dtype", [None, "bfloat16", "float16"])
+def test_no_step_waits_for_the_gpu(amp_dtype):
+    model = _model().cuda()
+    optimizer = _sgd(model, fused=True)
+    update = engines.GradientUpdate(
+        optimizer,
+        amp_dtype=amp_dtype,
+        accumulate=2,
+        clip_norm=1.0,
+        ema=engines.ExponentialMovingAverage(model),
+        scheduler=warmup_cosine(optimizer, 8, warmup_steps=2),
+    )
+    trainer, data = _trainer(model, update), [(x.cuda(), y.cuda()) for x, y in _data(9)]
+    trainer.run(data[:2])  # what is allocated once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.run(data[2:])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
