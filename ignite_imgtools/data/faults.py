@@ -11,10 +11,13 @@ from typing import Any, Literal
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import DataError
 
-__all__ = ["Fault", "OnBadSample", "fault_of_error", "settle_faults", "shown"]
+__all__ = ["REACH", "Fault", "OnBadSample", "fault_of_error", "settle_faults", "shown"]
 
 OnBadSample = Literal["raise", "skip"]
 """``"raise"``: bad images and annotations are refused; ``"skip"``: they are left out, with a count."""
+
+REACH = 10.0
+"""How far coordinates may lie from the image, in lengths of its longer side, before they are taken for a mistake."""
 
 _logger = logging.getLogger(__name__)
 

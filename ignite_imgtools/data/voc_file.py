@@ -13,9 +13,8 @@ import numpy as np
 
 from ignite_imgtools.formats import DataError
 
-from .coco_file import REACH
 from .detection_table import BACKGROUND, Category, DetectionTable, boxes_xywh_to_clipped_xyxy
-from .faults import Fault, shown
+from .faults import REACH, Fault, shown
 from .image_faults import examine_image
 from .images import resolve_inside
 from .ragged import pack_bytes, starts_of

@@ -320,6 +320,17 @@ def test_an_area_that_is_missing_is_that_of_the_mask_or_the_box(tmp_path, segmen
     assert CocoDetection(tmp_path / "train", file)[0][1]["area"][0] == area
 
 
+def test_a_missing_id_is_not_another_ones(tmp_path):
+    """It has no number inside either that could be taken for an id."""
+
+    def change(content):
+        ann(content, 11)["id"] = 0
+        del ann(content, 10)["id"]
+
+    write_coco_folder(tmp_path, change)
+    assert len(check_dataset("coco", tmp_path)) == 1
+
+
 def test_no_annotations_at_all(tmp_path):
     file = write_coco_folder(tmp_path, lambda content: content.update(annotations=[]))
     dataset = CocoDetection(tmp_path / "train", file, masks=True)

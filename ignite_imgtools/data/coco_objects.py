@@ -1,0 +1,196 @@
+"""The annotations of a COCO file as flat arrays, each of them checked."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .detection_table import Category, boxes_xywh_to_clipped_xyxy
+from .faults import REACH, shown
+from .segmentations import BadSegmentation, SegmentationBuilder, Segmentations
+
+__all__ = ["ObjectColumns", "as_int", "came_of"]
+
+_MAX_ID = 2**62
+
+
+class ObjectColumns:
+    """The annotations of a file, column by column.
+
+    ``good`` tells which of them had no fault so far, ``image`` in which image they are.
+
+    Args:
+        rows: what the file lists under ``annotations``.
+        report: called with each fault: where, what, what was expected, what came, what to do.
+    """
+
+    def __init__(self, rows: list[Any], report: Callable[[str, str, str, str, str], None]):
+        self._report = report
+        self.good = np.fromiter((type(row) is dict for row in rows), bool, len(rows))
+        self.rows: list[dict[str, Any]] = [row if type(row) is dict else {} for row in rows]
+        for number in np.flatnonzero(~self.good).tolist():
+            report(f"annotations[{number}]", "annotation", "an object", shown(rows[number]), "correct it")
+        self.image = np.full(len(rows), -1)
+        self.sizes = np.zeros((len(rows), 2), np.int64)
+        self._check_ids()
+
+    def _refuse(
+        self,
+        bad: np.ndarray,
+        what: str,
+        expected: str | Callable[[int], str],
+        came: Callable[[int], str],
+        advice: str = "correct it",
+    ) -> None:
+        """Note a fault of each annotation that ``bad`` marks and that had none before."""
+        for number in np.flatnonzero(bad & self.good).tolist():
+            id_ = as_int(self.rows[number].get("id"))
+            where = f"annotations[{number}]" if id_ is None else f"annotation {id_}"
+            should = expected if isinstance(expected, str) else expected(number)
+            self._report(where, what, should, came(number), advice)
+        self.good &= ~bad
+
+    def _integers(self, key: str, default: Any = None) -> np.ndarray:
+        """A column of integers; an annotation without one is refused and gets 0."""
+        values = [as_int(row.get(key, default)) for row in self.rows]
+        missing = np.fromiter((value is None for value in values), bool, len(values))
+        self._refuse(missing, key, "an integer", lambda number: came_of(self.rows[number], key))
+        return np.fromiter((value or 0 for value in values), np.int64, len(values))
+
+    def _check_ids(self) -> None:
+        ids = self._integers("id")
+        known = np.flatnonzero(self.good)
+        again = np.ones(len(ids), dtype=bool)
+        again[known[np.unique(ids[known], return_index=True)[1]]] = False
+        advice = "give each annotation an id of its own, or take the repeated one out"
+        self._refuse(again, "id", "one annotation of this id", lambda _: "another one", advice)
+
+    def find_images(self, listed_ids: np.ndarray, image_ids: np.ndarray, sizes: np.ndarray) -> None:
+        """Find the image of each annotation.
+
+        Args:
+            listed_ids: ids of all images in the file.
+            image_ids: ids of those that can be used, sorted.
+            sizes: of these, height and width.
+        """
+        ids = self._integers("image_id")
+        unknown = ~np.isin(ids, listed_ids)
+        self._refuse(unknown, "image_id", "the id of an image in the file", lambda number: str(ids[number]))
+        # The fault of an image that cannot be used has been noted: its annotations go without one.
+        self.good &= np.isin(ids, image_ids)
+        self.image = np.clip(np.searchsorted(image_ids, ids), 0, len(image_ids) - 1)
+        self.sizes = sizes[self.image]
+
+    def find_labels(self, category_ids: np.ndarray) -> np.ndarray:
+        """Labels, from 1 in the order of the category ids, which are sorted."""
+        ids = self._integers("category_id")
+        known = ", ".join(map(str, category_ids[:8])) + (", ..." if len(category_ids) > 8 else "")
+        unknown = ~np.isin(ids, category_ids)
+        self._refuse(unknown, "category_id", f"a category of the file ({known})", lambda number: str(ids[number]))
+        return np.searchsorted(category_ids, ids) + 1
+
+    def boxes(self) -> np.ndarray:
+        """``[A, 4]`` xywh as the file has them."""
+        boxes = _numbers([row.get("bbox") for row in self.rows], 4)
+        expected, came = "4 finite numbers x, y, width, height", lambda number: came_of(self.rows[number], "bbox")
+        self._refuse(~np.isfinite(boxes).all(1), "bbox", expected, came)
+        boxes = np.where(self.good[:, None], boxes, 0.0)
+        flat = np.minimum(boxes[:, 2], boxes[:, 3]) <= 0
+        self._refuse(flat, "bbox", "a width and a height above 0", came, "correct or remove it")
+        far = np.abs(boxes).max(1, initial=0) > REACH * self.sizes.max(1, initial=1)
+        left, top, right, bottom = boxes_xywh_to_clipped_xyxy(np.where(far[:, None], 0.0, boxes), self.sizes).T
+        outside = (right <= left) | (bottom <= top)
+
+        def came_in(number: int) -> str:
+            height, width = self.sizes[number]
+            return f"{came(number)} in {width} x {height}"
+
+        self._refuse(outside, "bbox", "a box that overlaps its image", came_in, "correct or remove it")
+        return boxes
+
+    def flags(self, key: str) -> np.ndarray:
+        """Whether the key is 1; where there is none, it is 0."""
+        values = self._integers(key, default=0)
+        wrong = (values != 0) & (values != 1)
+        self._refuse(wrong, key, "0 or 1", lambda number: str(values[number]))
+        return values == 1
+
+    def segmentations(self) -> Segmentations | None:
+        """Polygons and run lengths, or ``None`` where no annotation has any."""
+        if not any(row.get("segmentation") for row in self.rows):
+            return None
+        builder, faults = SegmentationBuilder(), dict[int, BadSegmentation]()
+        for number, (row, (height, width)) in enumerate(zip(self.rows, self.sizes.tolist(), strict=True)):
+            try:
+                builder.add(row.get("segmentation") if self.good[number] else None, height, width)
+            except BadSegmentation as fault:
+                faults[number] = fault
+                builder.add(None, height, width)
+        bad = np.isin(np.arange(len(self.rows)), list(faults))
+        self._refuse(bad, "segmentation", lambda number: faults[number].args[0], lambda number: faults[number].args[1])
+        segmentations = builder.build()
+        # Written so that NaN is refused too. To raster a polygon costs memory by its length, in the image or not.
+        far = ~(segmentations.reach() <= REACH * self.sizes.max(1, initial=1))
+        self._refuse(far, "segmentation", "finite points near the image", lambda _: "points far away or not finite")
+        return segmentations
+
+    def keypoints(self, categories: tuple[Category, ...]) -> np.ndarray | None:
+        """``[A, K, 3]``, or ``None`` where no annotation has keypoints."""
+        lengths = [len(points) for row in self.rows if isinstance(points := row.get("keypoints"), list) and points]
+        if not lengths:
+            return None
+        named = max(len(category.keypoints) for category in categories)
+        count = named or max(Counter(lengths).most_common(1)[0][0] // 3, 1)
+        absent = [0.0] * (3 * count)
+        points = _numbers([row.get("keypoints") or absent for row in self.rows], 3 * count).reshape(-1, count, 3)
+        wrong = ~np.isfinite(points).all((1, 2)) | (~np.isin(points[:, :, 2], (0, 1, 2))).any(1)
+        expected = f"{count} times x, y, visibility 0, 1 or 2"
+        self._refuse(wrong, "keypoints", expected, lambda number: came_of(self.rows[number], "keypoints"))
+        return points
+
+    def areas(self, boxes: np.ndarray, segmentations: Segmentations | None) -> np.ndarray:
+        """Areas as the file has them; where it has none, that of the mask, or of the box."""
+        areas = _numbers([[row.get("area", -1.0)] for row in self.rows], 1)[:, 0]
+        absent = np.fromiter(("area" not in row for row in self.rows), bool, len(self.rows))
+        wrong = ~(np.isfinite(areas) & (areas >= 0)) & ~absent
+        self._refuse(wrong, "area", "a finite number from 0", lambda number: came_of(self.rows[number], "area"))
+        for number in np.flatnonzero(absent & self.good).tolist():
+            areas[number] = boxes[number, 2] * boxes[number, 3]
+            if segmentations is not None and segmentations.has_mask(number):
+                areas[number] = segmentations.mask(number, *self.sizes[number].tolist()).sum()
+        return areas
+
+
+def as_int(value: Any) -> int | None:
+    """An integer, also one written as 3.0; ``None`` for anything else, and for what no id of ours can be."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -_MAX_ID < value < _MAX_ID else None
+
+
+def _numbers(rows: list[Any], count: int) -> np.ndarray:
+    """Rows of ``count`` numbers as float64 ``[N, count]``; NaN where a row is something else."""
+    values = array("d")
+    try:
+        if all(type(row) is list and len(row) == count for row in rows):
+            values.extend(chain.from_iterable(rows))
+            return np.array(values, np.float64).reshape(-1, count)
+    except (TypeError, OverflowError):
+        pass  # one of them is not a number: look at each row
+    table = np.full((len(rows), count), np.nan)
+    for numbers, row in zip(table, rows, strict=True):
+        if type(row) is list and len(row) == count:
+            with suppress(TypeError, OverflowError):
+                numbers[:] = array("d", row)
+    return table
+
+
+def came_of(row: dict[str, Any], key: str) -> str:
+    """What an object of the file has under a key, for a fault."""
+    return shown(row[key]) if key in row else "nothing"
