@@ -144,12 +144,25 @@ def detection_train(
     if photometric:
         transforms.append(v2.RandomPhotometricDistort())
     if iou_crop:
-        transforms.append(v2.RandomIoUCrop())
+        transforms.append(_IoUCrop())
     if jitter_size is not None:
         fill = {tv_tensors.Image: _FILL, "others": 0}
         transforms.append(v2.ScaleJitter(jitter_size, jitter_range))
         transforms.append(v2.RandomCrop(jitter_size, pad_if_needed=True, fill=fill))
     return DetectionTransform(transforms, hflip=hflip, keypoint_flip=keypoint_flip)
+
+
+class _IoUCrop:
+    """``v2.RandomIoUCrop``; but images that are too small to cut, where it divides by zero, stay as they are."""
+
+    def __init__(self) -> None:
+        self.crop = v2.RandomIoUCrop()
+
+    def __repr__(self) -> str:
+        return repr(self.crop)
+
+    def __call__(self, image: Tensor, target: dict[str, Any]) -> Any:
+        return self.crop(image, target) if min(image.shape[-2:]) >= 4 else (image, target)
 
 
 def detection_eval() -> DetectionTransform:
