@@ -108,7 +108,9 @@ def draw_boxes(
     font = _font(max(12, round(max(size) / 40)))
     line = max(2, round(max(size) / 200))
     scales = np.array([size[0] / width, size[1] / height] * 2)
-    scaled = (np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4) * scales).tolist()
+    # Lines far outside of the picture would be drawn too, and take their time.
+    limits = np.array([*size, *size]) + line
+    scaled = np.clip(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4) * scales, -line, limits).tolist()
     for i, (box, label) in enumerate(zip(scaled, labels, strict=True)):
         _draw_outline(draw, box, class_color(label), line, dashed=dashed is not None and dashed[i])
     taken: list[Box] = []

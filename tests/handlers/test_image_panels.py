@@ -1,0 +1,128 @@
+"""Which images are drawn, and where the picture goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from PIL import Image
+
+from ignite_imgtools import data, engines
+from ignite_imgtools.handlers import ImagePanels
+from tests.distributed.spawn import run_processes
+
+
+def _sample(image_id: int) -> tuple[torch.Tensor, dict[str, Any]]:
+    generator = torch.Generator().manual_seed(image_id)
+    height, width = (int(n) for n in torch.randint(30, 60, (2,), generator=generator))
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    box = torch.tensor([[5.0, 5.0, width - 5.0, height - 5.0]])
+    return image, {"image_id": image_id, "boxes": box, "labels": torch.tensor([image_id % 3 + 1])}
+
+
+def _batches(ids: Sequence[int], size: int) -> list[Any]:
+    return [tuple(zip(*(_sample(i) for i in ids[k : k + size]), strict=True)) for k in range(0, len(ids), size)]
+
+
+def _evaluator() -> Engine:
+    def step(engine: Engine, batch: Any) -> dict[str, Any]:
+        _, targets = batch
+        found = [{**target, "scores": torch.full((1,), 0.75)} for target in targets]
+        return {"y_pred": found, "y": targets, "batch_size": len(targets)}
+
+    return Engine(step)
+
+
+def _picture(ids: Sequence[int], size: int = 4, **options: Any) -> np.ndarray:
+    evaluator = _evaluator()
+    ImagePanels(**options).attach(evaluator)
+    evaluator.run(_batches(ids, size))
+    return evaluator.state.images["predictions"] if idist.get_rank() == 0 else np.empty(0)
+
+
+def test_the_picture_depends_on_the_images_alone() -> None:
+    expected = _picture(range(21))
+    assert (_picture(range(21), 1) == expected).all()
+    assert (_picture(list(reversed(range(21))), 8) == expected).all()
+    assert (_picture([*range(21), 3, 4]) == expected).all()  # seen twice, drawn once
+
+
+def _shard(world_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    ids = world_ids[idist.get_rank()]
+    evaluator = _evaluator()
+    ImagePanels().attach(evaluator)
+    evaluator.run(_batches(ids, 3) or [([], [])])
+    return evaluator.state.images["predictions"] if idist.get_rank() == 0 else np.zeros(len(evaluator.state.metrics))
+
+
+@pytest.mark.parametrize(
+    "shards", [[range(0, 21, 2), range(1, 21, 2)], [range(20), range(12, 21), range(0)]], ids=["halves", "uneven"]
+)
+def test_processes_draw_the_picture_of_one(shards: list[Sequence[int]]) -> None:
+    results = run_processes(_shard, len(shards), shards)
+    assert (results[0] == _picture(range(21))).all()
+
+
+def test_it_is_written_and_published_anew_at_each_evaluation(tmp_path: Path) -> None:
+    evaluator = _evaluator()
+    panels = ImagePanels(tmp_path, ["background", "a", "b", "c"], num_images=2).attach(evaluator)
+    evaluator.run(_batches(range(5), 2))
+    first = evaluator.state.images["predictions"]
+    assert (np.asarray(Image.open(tmp_path / "plots" / "predictions.png")) == first).all()
+    evaluator.run(_batches(range(50, 55), 2))
+    second = evaluator.state.images["predictions"]
+    assert first.shape != second.shape or (first != second).any()
+    panels.detach()
+    evaluator.run(_batches(range(5), 2))
+    assert evaluator.state.images["predictions"] is second
+
+
+def test_an_evaluation_without_images_draws_nothing(tmp_path: Path) -> None:
+    evaluator = _evaluator()
+    ImagePanels(tmp_path).attach(evaluator)
+    evaluator.run([([], [])])
+    assert not hasattr(evaluator.state, "images")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path: Path) -> None:
+    (tmp_path / "plots").write_text("")
+    evaluator = _evaluator()
+    ImagePanels(tmp_path).attach(evaluator)
+    path = re.escape(str(tmp_path / "plots" / "predictions.png"))
+    with pytest.warns(RuntimeWarning, match=f"cannot write {path}") as warned:
+        evaluator.run(_batches(range(3), 2))
+    evaluator.run(_batches(range(3), 2))
+    assert len(warned) == 1
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+        ImagePanels(num_images=0)
+
+
+@pytest.mark.data
+def test_real_photographs_with_what_an_untrained_detector_finds(real_data: Path) -> None:
+    class Detector(torch.nn.Module):
+        def forward(self, images: list[torch.Tensor], targets: Any = None) -> list[dict[str, torch.Tensor]]:
+            sizes = [torch.tensor([image.shape[2], image.shape[1]] * 2) for image in images]
+            box = torch.tensor([0.2, 0.2, 0.7, 0.8])
+            return [
+                {"boxes": (box * size)[None], "labels": torch.ones(1, dtype=torch.int64), "scores": torch.ones(1)}
+                for size in sizes
+            ]
+
+    _, photographs = data.open_detection_data(real_data / "coco_mini", "coco")
+    evaluator = engines.create_detection_evaluator(Detector())
+    ImagePanels(class_names=data.class_names(photographs), num_images=3).attach(evaluator)
+    evaluator.run(data.create_loader(photographs, 4))
+    picture = evaluator.state.images["predictions"]
+    assert picture.shape[0] > 300
+    assert 40 < picture.mean() < 240
