@@ -29,6 +29,7 @@ from ignite_imgtools.recipes import RECIPES, load_recipe
 __all__ = ["main"]
 
 _PROG = "ignite-imgtools"
+_SHELLS = ("bash", "zsh", "fish")
 
 _COMMANDS = {
     "list": "list the recipes",
@@ -37,7 +38,7 @@ _COMMANDS = {
     "predict": "draw and write predictions: predict RECIPE --checkpoint PATH IMAGE... [OPTIONS]",
     "check": "find what is wrong with a data set: check FORMAT --data DIR",
     "make-data": "write the built-in data set: make-data FORMAT DIR [OPTIONS]",
-    "completion": "print the script for tab completion: completion bash|zsh|tcsh",
+    "completion": "print the script for tab completion: completion bash|zsh|fish",
 }
 
 _HELP = (
@@ -253,8 +254,8 @@ def _make_data(args: list[str]) -> int:
 def _completion(args: list[str]) -> int:
     import shtab
 
-    if len(args) != 1 or args[0] not in shtab.SUPPORTED_SHELLS:
-        raise _UsageError(f"completion takes the name of a shell: {', '.join(shtab.SUPPORTED_SHELLS)}")
+    if len(args) != 1 or args[0] not in _SHELLS:
+        raise _UsageError(f"completion takes the name of a shell: {', '.join(_SHELLS)}")
     print(shtab.complete(_completion_parser(), shell=args[0]))
     return 0
 
@@ -283,7 +284,7 @@ def _completion_parser() -> argparse.ArgumentParser:
     parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parsers["make-data"].add_argument("format", choices=list(FORMATS))
     parsers["make-data"].add_argument("directory").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    parsers["completion"].add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    parsers["completion"].add_argument("shell", choices=_SHELLS)
     return parser
 
 
@@ -321,16 +322,19 @@ def _parse(kind: type, args: Sequence[str], command: str, description: str | Non
 
 
 def _first_message(box: str) -> str:
-    # tyro frames its errors; the message is what stands above the first rule inside the frame.
-    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in box.splitlines()]
-    message: list[str] = []
-    for line in lines:
-        if re.match(r"^[╭╰+]", line):
-            continue
-        if re.match(r"^[─-]{5,}", line):
-            break
-        message.append(line)
-    return " ".join(" ".join(message).split()) or "bad arguments"
+    # tyro frames its errors where the terminal can, with the title in the frame; elsewhere the title has a section of
+    # its own. Rules part the sections.
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip(" │|")
+        if re.fullmatch(r"[─-]{5,}", text):
+            sections.append([])
+        elif not re.match(r"[╭╰]", text):
+            sections[-1].append(text)
+    framed = "╭" in box
+    texts = [" ".join(" ".join(section).split()) for section in (sections if framed else sections[1:])]
+    hint = next((re.search(r"--[\w-]+", text) for text in texts if text.startswith("Perhaps you meant")), None)
+    return (texts[0] if texts else "bad arguments") + (f"; perhaps you meant {hint.group()}" if hint else "")
 
 
 def _fail(message: str, status: int = 2) -> int:
