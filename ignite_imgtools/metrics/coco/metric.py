@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ignite_imgtools.distributed import all_gather_arrays
 from ignite_imgtools.formats import DetectionPrediction, DetectionTarget
 from ignite_imgtools.metrics.coco.accumulation import Arrays
-from ignite_imgtools.metrics.coco.detections import DetectionBuffer
+from ignite_imgtools.metrics.coco.detections import DetectionBuffer, Detections
 from ignite_imgtools.metrics.coco.evaluation import Evaluation
 from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
 from ignite_imgtools.metrics.coco.parameters import Parameters
 from ignite_imgtools.metrics.coco.record import Record, concatenate
-from ignite_imgtools.metrics.coco.results import KeptPredictions, kept_of, results_of
+from ignite_imgtools.metrics.coco.results import KeptPredictions, detections_of, kept_of, results_of
 from ignite_imgtools.metrics.coco.summary import per_class_precision, summarize
 
 __all__ = ["CocoMetric"]
@@ -125,6 +125,11 @@ class CocoMetric(Metric):
         """The annotations as columns; its ``category_names`` stand along the category axis of :meth:`arrays`."""
         return self._truth
 
+    @property
+    def images(self) -> Literal["seen", "all"]:
+        """Whose truth counts."""
+        return "all" if self._every_image else "seen"
+
     def parameters(self, iou_type: str) -> Parameters:
         """Thresholds, area ranges and numbers of detections along the other axes of :meth:`arrays`."""
         return self._evaluations[iou_type].parameters
@@ -188,12 +193,15 @@ class CocoMetric(Metric):
         Raises:
             ValueError: the metric was made without ``keep_results=True``.
         """
-        if not self._keep_results:
-            raise ValueError("results are kept by CocoMetric(..., keep_results=True) alone")
-        self._match_buffered()
-        gathered = all_gather_arrays(self._own_kept(iou_type).to_arrays())
-        kept = KeptPredictions.concatenate([KeptPredictions.from_arrays(own) for own in gathered])
-        return results_of(kept, iou_type, self._truth.image_ids)
+        return results_of(self._all_kept(iou_type), iou_type, self._truth.image_ids)
+
+    def detections(self, iou_type: str) -> Detections:
+        """All predictions as columns, for what looks at them again; call it on all processes, all get the same.
+
+        Raises:
+            ValueError: the metric was made without ``keep_results=True``.
+        """
+        return detections_of(self._all_kept(iou_type), iou_type)
 
     def state_dict(self) -> OrderedDict[str, Any]:
         """What this process has seen, as tensors; unlike most metrics of ignite it speaks to no other process."""
@@ -268,6 +276,13 @@ class CocoMetric(Metric):
         kept = KeptPredictions.concatenate([nothing, *self._kept[iou_type]])
         self._kept[iou_type] = [kept]
         return kept
+
+    def _all_kept(self, iou_type: str) -> KeptPredictions:
+        if not self._keep_results:
+            raise ValueError("results are kept by CocoMetric(..., keep_results=True) alone")
+        self._match_buffered()
+        gathered = all_gather_arrays(self._own_kept(iou_type).to_arrays())
+        return KeptPredictions.concatenate([KeptPredictions.from_arrays(own) for own in gathered])
 
     def _all_arrays(self) -> dict[str, Arrays]:
         if self._arrays is None:

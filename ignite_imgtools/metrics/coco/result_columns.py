@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
 from ignite_imgtools.metrics.coco.keypoints import keypoint_areas
 from ignite_imgtools.metrics.coco.masks import RunLengthMasks
 from ignite_imgtools.metrics.coco.ordering import find_sorted
-from ignite_imgtools.metrics.coco.run_lengths import areas, compressed
+from ignite_imgtools.metrics.coco.run_lengths import RunLengths, areas, compressed
 
 __all__ = ["detections_of_results"]
 
@@ -58,13 +59,13 @@ def detections_of_results(results: Entries, truth: GroundTruth, iou_type: str, n
     seen, counts = np.unique(images, return_counts=True)
     columns: dict[str, Any] = {}
     if iou_type == "bbox":
-        columns["boxes"] = listed.boxes()
+        columns["boxes"] = listed.boxes
     elif iou_type == "segm":
-        masks, ends = listed.masks(), np.cumsum(counts).tolist()
+        masks, ends = listed.masks, np.cumsum(counts).tolist()
         columns["masks"] = [RunLengthMasks(masks[i:j]) for i, j in zip([0, *ends[:-1]], ends, strict=True)]
     else:
-        columns["keypoints"] = listed.keypoints()
-    return Detections(seen, counts, labels[order], scores[order], areas=listed.areas(), **columns)
+        columns["keypoints"] = listed.keypoints
+    return Detections(seen, counts, labels[order], scores[order], areas=listed.areas, **columns)
 
 
 class _Listed:
@@ -83,19 +84,21 @@ class _Listed:
         first = results[int(np.argmin(order))] if len(results) else {}
         kinds = [key for key in ("bbox", "segmentation", "keypoints") if key in first]
         self._kind = next((key for key in kinds if key != "bbox" or first[key] != []), None)
-        self._masks: list[dict[str, Any]] | None = None
 
+    @cached_property
     def areas(self) -> NDArray[np.float64]:
+        """float64 ``[n]``."""
         if self._kind == "bbox":
-            boxes = self.boxes()
-            return boxes[:, 2] * boxes[:, 3]
+            return self.boxes[:, 2] * self.boxes[:, 3]
         if self._kind == "segmentation":
-            return areas(self.masks()).astype(np.float64)
-        return keypoint_areas(self.keypoints())
+            return areas(self.masks).astype(np.float64)
+        return keypoint_areas(self.keypoints)
 
+    @cached_property
     def boxes(self) -> NDArray[np.float64]:
+        """float64 ``[n, 4]``: x, y, width, height."""
         if self._kind == "keypoints":
-            points = self.keypoints()[..., :2]
+            points = self.keypoints[..., :2]
             corner = points.min(axis=1)
             return np.concatenate([corner, points.max(axis=1) - corner], axis=1)
         if self._kind != "segmentation":
@@ -105,27 +108,30 @@ class _Listed:
         boxes = np.zeros((len(self._results), 4))
         given = [row for row, result in enumerate(self._results) if "bbox" in result]
         if len(given) < len(boxes):
-            boxes[:] = [coco_mask.toBbox(mask) for mask in self.masks()]
+            boxes[:] = [coco_mask.toBbox(mask) for mask in self.masks]
         boxes[given] = _numbers("bbox", [self._results[i] for i in given], (4,), [self._order[i] for i in given])
         return boxes
 
-    def masks(self) -> list[dict[str, Any]]:
-        if self._masks is None:
-            boxes = self.boxes().tolist() if self._kind == "bbox" else []
-            self._masks = []
-            for row, (result, image) in enumerate(zip(self._results, self._images.tolist(), strict=True)):
-                where = f"result {self._order[row]}"
-                if "segmentation" in result:
-                    segmentation = result["segmentation"]
-                elif boxes:
-                    x, y, width, height = boxes[row]
-                    segmentation = [[x, y, x, y + height, x + width, y + height, x + width, y]]
-                else:
-                    raise DataError(f"{where} has no 'segmentation'")
-                self._masks.append(compressed(segmentation, *self._truth.image_size(image), where=where))
-        return self._masks
+    @cached_property
+    def masks(self) -> list[RunLengths]:
+        """``n`` masks."""
+        boxes = self.boxes.tolist() if self._kind == "bbox" else None
+        masks = []
+        for row, (result, image) in enumerate(zip(self._results, self._images.tolist(), strict=True)):
+            where = f"result {self._order[row]}"
+            if "segmentation" in result:
+                segmentation = result["segmentation"]
+            elif boxes is not None:
+                x, y, width, height = boxes[row]
+                segmentation = [[x, y, x, y + height, x + width, y + height, x + width, y]]
+            else:
+                raise DataError(f"{where} has no 'segmentation'")
+            masks.append(compressed(segmentation, *self._truth.image_size(image), where=where))
+        return masks
 
+    @cached_property
     def keypoints(self) -> NDArray[np.float64]:
+        """float64 ``[n, K, 3]``."""
         points = self._num_keypoints
         return _numbers("keypoints", self._results, (3 * points,), self._order).reshape(-1, points, 3)
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ignite_imgtools.metrics.coco.detections import Detections
 from ignite_imgtools.metrics.coco.floats import compact_floats, join_double, split_double
+from ignite_imgtools.metrics.coco.masks import RunLengthMasks
 
-__all__ = ["KeptPredictions", "kept_of", "results_of"]
+__all__ = ["KeptPredictions", "detections_of", "kept_of", "results_of"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,26 @@ def results_of(kept: KeptPredictions, iou_type: str, image_ids: NDArray[np.int64
                 result[iou_type] = values[row]
             results.append(result)
     return results
+
+
+def detections_of(kept: KeptPredictions, iou_type: str) -> Detections:
+    """The inverse of :func:`kept_of`, images in ascending order, each once, as it came first."""
+    images, first = np.unique(kept.images, return_index=True)
+    counts = kept.counts[first].astype(np.int64)
+    shifts = (np.cumsum(kept.counts) - kept.counts)[first] - (np.cumsum(counts) - counts)
+    rows = np.arange(counts.sum()) + np.repeat(shifts, counts)
+    columns: dict[str, Any] = {}
+    if iou_type == "bbox":
+        columns["boxes"] = kept.values[rows].astype(np.float64)
+    elif iou_type == "keypoints":
+        columns["keypoints"] = kept.values[rows].astype(np.float64).reshape(len(rows), kept.values.shape[1] // 3, 3)
+    else:
+        ends, text = np.cumsum(kept.lengths), kept.text.tobytes()
+        strings = [text[i:j] for i, j in zip((ends - kept.lengths)[rows].tolist(), ends[rows].tolist(), strict=True)]
+        columns["masks"] = []
+        for size, end, count in zip(
+            kept.sizes[first].tolist(), np.cumsum(counts).tolist(), counts.tolist(), strict=True
+        ):
+            masks = [{"size": size, "counts": string} for string in strings[end - count : end]]
+            columns["masks"].append(RunLengthMasks(masks))
+    return Detections(images.astype(np.int64), counts, kept.labels[rows], kept.scores[rows], **columns)
