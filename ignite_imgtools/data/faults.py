@@ -54,10 +54,10 @@ class Fault:
 def fault_of_error(error: DataError, file: str | PathLike[str], where: str = "", what: str = "") -> Fault:
     """The fault that a :class:`DataError` about one file tells of; its advice follows the last semicolon."""
     message = str(error).removeprefix(f"{file}: ")
-    text, _, advice = message.rpartition("; ")
-    return Fault(
-        str(file), where, f"{what}: {text or message}" if what else text or message, advice=advice or "correct it"
-    )
+    text, separator, advice = message.rpartition("; ")
+    if not separator:
+        text, advice = message, "correct it"
+    return Fault(str(file), where, f"{what}: {text}" if what else text, advice=advice)
 
 
 def shown(value: Any, limit: int = 60) -> str:
@@ -89,7 +89,9 @@ def settle_faults(faults: Sequence[Fault], on_bad_sample: OnBadSample, data_form
         raise DataError(str(fatal[0]))
     if on_bad_sample == "raise":
         more = (
-            f" ({len(faults) - 1} more faults: `ignite-imgtools check {data_format}` lists them)" if faults[1:] else ""
+            f" ({len(faults) - 1} more faults: `ignite-imgtools check {data_format} --data DIR` lists them)"
+            if faults[1:]
+            else ""
         )
         raise DataError(f"{faults[0]}, or leave it out with on_bad_sample='skip'{more}")
     if is_main_process():

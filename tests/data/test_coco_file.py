@@ -345,7 +345,7 @@ def test_all_faults_are_listed_in_one_pass(tmp_path):
 
     file = write_coco_folder(tmp_path, change)
     assert len(check_dataset("coco", tmp_path)) == 3
-    with pytest.raises(DataError, match=r"\(2 more faults: `ignite-imgtools check coco` lists them\)"):
+    with pytest.raises(DataError, match=r"\(2 more faults: `ignite-imgtools check coco --data DIR` lists them\)"):
         CocoDetection(tmp_path / "train", file)
     dataset = CocoDetection(tmp_path / "train", file, on_bad_sample="skip")
     assert len(dataset) == 2

@@ -2,7 +2,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as mask_utils
@@ -11,6 +11,7 @@ from ignite_imgtools.data.ragged import Ragged, pack_bytes
 from ignite_imgtools.data.segmentations import BadSegmentation, SegmentationBuilder, rle_counts
 
 
+@settings(deadline=None)
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_run_lengths_equal_those_of_pycocotools(mask):
     counts = rle_counts(mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"])
@@ -26,6 +27,7 @@ def test_long_runs():
     assert rle_counts(encoded).tolist() == counts
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=30))
 def test_any_bytes_are_numbers_or_refused(garbled):
     with suppress(ValueError):  # and nothing else, as an index out of range
