@@ -98,7 +98,7 @@ class SampleLoader(DataLoader[Any]):
             self._guard = None
 
     def _worker_fault(self, workers: Sequence[Any], error: Exception) -> str | None:
-        if isinstance(error, OSError | EOFError):
+        if workers and isinstance(error, OSError | EOFError):
             # A broken connection is seen before the end of the worker that caused it.
             wait([worker.sentinel for worker in workers], timeout=2)
         for number, worker in enumerate(workers):
