@@ -18,7 +18,9 @@ __all__ = ["class_precision_figure", "confusion_figure", "error_figure"]
 
 # Up to so many classes the cells are large enough for a number.
 _MAX_NUMBERED = 30
-_LISTED = 24
+# Beyond, names of classes would be too small to be read.
+_MAX_NAMED = 120
+_LISTED, _BEST_AND_WORST = 24, 30
 _BLUE, _GREY, _INK = "#3b75af", "0.72", "0.25"
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
@@ -49,8 +51,9 @@ def confusion_figure(matrix: NDArray[np.int64], class_names: Sequence[str], titl
     cells[shares == 0] = 1.0
     cells[-1, -1] = 0.9  # what is nothing and was not found is not counted
     ax.imshow(cells, aspect="equal", interpolation="nearest")
-    ax.set_xticks(range(count), names, rotation=90 if upright else 0, fontsize=size)
-    ax.set_yticks(range(count), names, fontsize=size)
+    if count <= _MAX_NAMED:
+        ax.set_xticks(range(count), names, rotation=90 if upright else 0, fontsize=size)
+        ax.set_yticks(range(count), names, fontsize=size)
     ax.grid(visible=False)
     ax.tick_params(length=2)
     ax.axhline(count - 1.5, color=_INK, linewidth=0.8)
@@ -61,7 +64,7 @@ def confusion_figure(matrix: NDArray[np.int64], class_names: Sequence[str], titl
     if numbered:
         _number_cells(ax, matrix, shares, size)
     else:
-        _list_confusions(ax, matrix, names)
+        _list_confusions(figure, ax, matrix, names)
     return figure
 
 
@@ -101,7 +104,7 @@ def _number_cells(ax: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float6
         )
 
 
-def _list_confusions(ax: Axes, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
+def _list_confusions(figure: Figure, ax: Axes, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
     between = matrix[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
     order = np.argsort(-between, axis=None, kind="stable")[:_LISTED]
@@ -116,7 +119,7 @@ def _list_confusions(ax: Axes, matrix: NDArray[np.int64], names: Sequence[str]) 
         "",
         *lines,
     ]
-    width = ax.get_position().width * ax.figure.get_size_inches()[0]
+    width = ax.get_position().width * figure.get_size_inches()[0]
     place = 1 + 1.2 / width
     ax.text(place, 1.0, "\n".join(text), transform=ax.transAxes, va="top", fontsize=8.5, family="monospace", color=_INK)
 
@@ -146,6 +149,8 @@ def class_precision_figure(
 ) -> Figure:
     """A bar for each class that has truth, the best at the top, and a line at the mean.
 
+    Of very many classes the best and the worst are shown.
+
     Args:
         class_names: ``C`` names.
         values: ``C`` numbers in 0..1, -1 for a class without truth, which is left out.
@@ -154,6 +159,11 @@ def class_precision_figure(
         ((100 * value, _short(name)) for name, value in zip(class_names, values, strict=True) if value >= 0),
         reverse=True,
     )
+    mean = sum(value for value, _ in shown) / max(len(shown), 1)
+    title = f"{title}; mean {mean:.1f}" if shown else "There was nothing to be found"
+    if len(shown) > _MAX_NAMED:
+        title = f"{title}; {_BEST_AND_WORST} best, {_BEST_AND_WORST} worst"
+        shown = [*shown[:_BEST_AND_WORST], *shown[-_BEST_AND_WORST:]]
     names, points = [name for _, name in shown], [value for value, _ in shown]
     size, step = (9.0, 0.26) if len(shown) <= 40 else (7.0, 0.16)
     figure, ax = _create_figure(0.2 + _text_width(names, size), 0.6, 5.4, step * max(len(shown), 3))
@@ -164,12 +174,11 @@ def class_precision_figure(
     ax.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     ax.set_xlim(0, 106)
     ax.grid(visible=False, axis="y")
-    if shown:
-        mean = sum(points) / len(points)
-        ax.axvline(mean, color=_INK, linewidth=1, linestyle="--")
-        title = f"{title}; mean {mean:.1f}"
+    ax.axvline(mean, color=_INK, linewidth=1, linestyle="--")
+    if len(class_names) > len(shown) == 2 * _BEST_AND_WORST:
+        ax.axhline(_BEST_AND_WORST - 0.5, color=_INK, linewidth=0.8)
     ax.set_xlabel("percent")
-    ax.set_title(title if shown else "There was nothing to be found", loc="left", fontsize=11)
+    ax.set_title(title, loc="left", fontsize=11)
     return figure
 
 
