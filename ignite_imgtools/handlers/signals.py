@@ -200,6 +200,8 @@ class SignalHandlers:
             kept = f"resume from {where}" if where is not None else "no checkpoint was written"
             _logger.warning("%s: stopped after iteration %d; %s", signal.Signals(number).name, state.iteration, kept)
         self._request.restore()
+        # ignite logs every exception that ends a run as an error.
+        self._trainer.logger.addFilter(lambda record: not record.getMessage().endswith(f"exception: {128 + number}"))
         raise SystemExit(128 + number)
 
     def _on_exception(self, trainer: Engine, error: BaseException) -> None:
