@@ -41,7 +41,9 @@ def random_sizes(count: int, low: int = 60, high: int = 700) -> np.ndarray:
     return np.random.default_rng(count).integers(low, high, (count, 2))
 
 
-@pytest.mark.parametrize(("min_size", "max_size", "divisor"), [(800, 1333, 32), (160, 240, 32), (333, 500, 7), (65, 111, 1)])
+@pytest.mark.parametrize(
+    ("min_size", "max_size", "divisor"), [(800, 1333, 32), (160, 240, 32), (333, 500, 7), (65, 111, 1)]
+)
 def test_padded_shapes_are_those_of_torchvision(min_size: int, max_size: int, divisor: int) -> None:
     transform = GeneralizedRCNNTransform(min_size, max_size, [0.0], [1.0], size_divisible=divisor).eval()
     sizes = random_sizes(20 if min_size == 800 else 100, 20, 900)
