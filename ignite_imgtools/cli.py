@@ -38,6 +38,7 @@ _COMMANDS = {
     "predict": "draw and write predictions: predict RECIPE --checkpoint PATH IMAGE... [OPTIONS]",
     "check": "find what is wrong with a data set: check FORMAT --data DIR",
     "make-data": "write the built-in data set: make-data FORMAT DIR [OPTIONS]",
+    "coco-eval": "evaluate COCO results: coco-eval --ground-truth FILE --results FILE [OPTIONS]",
     "completion": "print the script for tab completion: completion bash|zsh|fish",
 }
 
@@ -99,6 +100,26 @@ class _MakeData:
     """Longer side of the largest images, in pixels."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _CocoEval:
+    ground_truth: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """COCO json of images, annotations and categories."""
+    results: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """COCO json of results."""
+    iou_type: Literal["bbox", "segm", "keypoints"] = "bbox"
+    """What is compared: boxes, masks or keypoints."""
+    images: Literal["all", "seen"] = "all"
+    """Evaluate all images, as pycocotools does, or those that have results."""
+    max_dets: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N...")] = None
+    """Detections for each image and category. [1 10 100, for keypoints 20]"""
+    per_class: bool = False
+    """Print the numbers of each class too."""
+    plots: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write curves, confusion, errors and the numbers of each class into this folder."""
+    score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Leave detections of a lower score out of the confusion matrix."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default that of the process) and return the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -133,6 +154,7 @@ def _dispatch(args: list[str]) -> int:
         "predict": _predict,
         "check": _check,
         "make-data": _make_data,
+        "coco-eval": _coco_eval,
         "completion": _completion,
     }[command](rest)
 
@@ -251,6 +273,35 @@ def _make_data(args: list[str]) -> int:
     return 0
 
 
+def _coco_eval(args: list[str]) -> int:
+    from ignite_imgtools.handlers.evaluation_report import class_table, write_evaluation_report
+    from ignite_imgtools.metrics.coco.files import evaluate_files
+    from ignite_imgtools.metrics.coco_analysis import table_to_text
+
+    parsed = _parse(_CocoEval, args, "coco-eval", "Evaluate COCO results, and print the numbers as pycocotools does.")
+    if parsed.max_dets is not None and not all(number > 0 for number in parsed.max_dets or (0,)):
+        raise _UsageError(f"--max-dets must be positive integers, got {' '.join(map(str, parsed.max_dets)) or 'none'}")
+    evaluation = evaluate_files(
+        parsed.ground_truth, parsed.results, parsed.iou_type, images=parsed.images, max_detections=parsed.max_dets
+    )
+    unknown = evaluation.unknown_labels()
+    if len(unknown):
+        print(
+            f"{_PROG}: {len(unknown)} of {len(evaluation.detections.labels)} results take no part: the ground truth "
+            f"does not list their category_id, such as {unknown[0]}",
+            file=sys.stderr,
+        )
+    print(evaluation.text())
+    if parsed.per_class:
+        print(f"\n{table_to_text(class_table(evaluation))}")
+    if parsed.plots is not None:
+        try:
+            write_evaluation_report(parsed.plots, evaluation, parsed.score_threshold)
+        except OSError as error:
+            raise _UsageError(f"--plots: {error}") from None
+    return 0
+
+
 def _completion(args: list[str]) -> int:
     import shtab
 
@@ -284,6 +335,7 @@ def _completion_parser() -> argparse.ArgumentParser:
     parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parsers["make-data"].add_argument("format", choices=list(FORMATS))
     parsers["make-data"].add_argument("directory").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    _add_options(parsers["coco-eval"], _CocoEval)
     parsers["completion"].add_argument("shell", choices=_SHELLS)
     return parser
 
@@ -295,7 +347,7 @@ def _add_options(parser: argparse.ArgumentParser, kind: type) -> None:
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         choices = [value for part in (hint, *get_args(hint)) if get_origin(part) is Literal for value in get_args(part)]
-        if field.name == "images":
+        if field.name == "images" and not choices:
             parser.add_argument("images", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]
             continue
         option = parser.add_argument(f"--{field.name.replace('_', '-')}", choices=choices or None)

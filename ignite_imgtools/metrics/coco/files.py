@@ -11,6 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ignite_imgtools.formats import DataError
 from ignite_imgtools.metrics.coco.accumulation import Arrays
 from ignite_imgtools.metrics.coco.detections import Detections
@@ -51,6 +54,11 @@ class FileEvaluation:
             classes = per_class_precision(self.arrays, self.parameters, self.truth.category_names)
             numbers |= {f"AP/{name}": value for name, value in classes.items()}
         return {f"{self.parameters.iou_type}/{name}": value for name, value in numbers.items()}
+
+    def unknown_labels(self) -> NDArray[np.int64]:
+        """The ``category_id`` of results that take no part, for the ground truth does not list it."""
+        _, known = self.truth.category_positions(self.detections.labels)
+        return self.detections.labels[~known]
 
     def text(self) -> str:
         """The lines that pycocotools prints."""
