@@ -22,6 +22,7 @@ from .ragged import pack_bytes, starts_of
 
 __all__ = ["read_coco"]
 
+_LONGEST_NAME = 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: valid in json, but no file can be called so
 
 
@@ -117,9 +118,9 @@ class _CocoReader:
             elif not isinstance(name, str) or not name:
                 self._fault(f"category {id_}", "name", "a name", came_of(row, "name"))
             elif id_ in categories:
-                self._fault(f"category {id_}", "id", "one category of this id", f"another one, {name!r}")
+                self._fault(f"category {id_}", "id", "one category of this id", f"another one, {shown(name)}")
             elif any(name == other.name for other in categories.values()):
-                self._fault(f"category {id_}", "name", "a name of its own", f"{name!r} again", "rename it")
+                self._fault(f"category {id_}", "name", "a name of its own", f"{shown(name)} again", "rename it")
             else:
                 categories[id_] = Category(id_, name, _texts(row.get("keypoints")), _pairs(row.get("skeleton")))
         return tuple(categories[id_] for id_ in sorted(categories))
@@ -144,7 +145,7 @@ class _CocoReader:
     def _image(self, id_: int, row: dict[str, Any]) -> tuple[int, int] | None:
         """``(height, width)`` of an image that can be used."""
         where, name = f"image {id_}", row.get("file_name")
-        if not isinstance(name, str) or _SURROGATE.search(name):
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME or _SURROGATE.search(name):
             self._fault(where, "file_name", "a path", came_of(row, "file_name"))
             return None
         noted = None

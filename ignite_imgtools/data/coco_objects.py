@@ -71,6 +71,10 @@ class ObjectColumns:
         advice = "give each annotation an id of its own, or take the repeated one out"
         self._refuse(again, "id", "one annotation of this id", lambda _: "another one", advice)
 
+    def _reach(self) -> np.ndarray:
+        """Largest coordinate, without its sign, that is not taken for a mistake, in the image of each annotation."""
+        return REACH * self.sizes.max(1, initial=1)
+
     def find_images(self, listed_ids: np.ndarray, image_ids: np.ndarray, sizes: np.ndarray) -> None:
         """Find the image of each annotation.
 
@@ -103,7 +107,7 @@ class ObjectColumns:
         boxes = np.where(self.good[:, None], boxes, 0.0)
         flat = np.minimum(boxes[:, 2], boxes[:, 3]) <= 0
         self._refuse(flat, "bbox", "a width and a height above 0", came, "correct or remove it")
-        far = np.abs(boxes).max(1, initial=0) > REACH * self.sizes.max(1, initial=1)
+        far = np.abs(boxes).max(1, initial=0) > self._reach()
         left, top, right, bottom = boxes_xywh_to_clipped_xyxy(np.where(far[:, None], 0.0, boxes), self.sizes).T
         outside = (right <= left) | (bottom <= top)
 
@@ -136,7 +140,7 @@ class ObjectColumns:
         self._refuse(bad, "segmentation", lambda number: faults[number].args[0], lambda number: faults[number].args[1])
         segmentations = builder.build()
         # Written so that NaN is refused too. To raster a polygon costs memory by its length, in the image or not.
-        far = ~(segmentations.reach() <= REACH * self.sizes.max(1, initial=1))
+        far = ~(segmentations.reach() <= self._reach())
         self._refuse(far, "segmentation", "finite points near the image", lambda _: "points far away or not finite")
         return segmentations
 
@@ -149,8 +153,10 @@ class ObjectColumns:
         count = named or max(Counter(lengths).most_common(1)[0][0] // 3, 1)
         absent = [0.0] * (3 * count)
         points = _numbers([row.get("keypoints") or absent for row in self.rows], 3 * count).reshape(-1, count, 3)
-        wrong = ~np.isfinite(points).all((1, 2)) | (~np.isin(points[:, :, 2], (0, 1, 2))).any(1)
-        expected = f"{count} times x, y, visibility 0, 1 or 2"
+        # Written so that NaN is refused too.
+        far = ~(np.abs(points).max((1, 2), initial=0) <= np.maximum(self._reach(), 2))
+        wrong = far | (~np.isin(points[:, :, 2], (0, 1, 2))).any(1)
+        expected = f"{count} times x, y near the image, visibility 0, 1 or 2"
         self._refuse(wrong, "keypoints", expected, lambda number: came_of(self.rows[number], "keypoints"))
         return points
 
@@ -158,8 +164,10 @@ class ObjectColumns:
         """Areas as the file has them; where it has none, that of the mask, or of the box."""
         areas = _numbers([[row.get("area", -1.0)] for row in self.rows], 1)[:, 0]
         absent = np.fromiter(("area" not in row for row in self.rows), bool, len(self.rows))
-        wrong = ~(np.isfinite(areas) & (areas >= 0)) & ~absent
-        self._refuse(wrong, "area", "a finite number from 0", lambda number: came_of(self.rows[number], "area"))
+        wrong = ~((areas >= 0) & (areas <= (2 * self._reach()) ** 2)) & ~absent
+        self._refuse(
+            wrong, "area", "a number from 0 that fits the image", lambda number: came_of(self.rows[number], "area")
+        )
         for number in np.flatnonzero(absent & self.good).tolist():
             areas[number] = boxes[number, 2] * boxes[number, 3]
             if segmentations is not None and segmentations.has_mask(number):

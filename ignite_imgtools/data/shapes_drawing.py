@@ -37,7 +37,7 @@ class Random:
 
 def background(random: Random, height: int, width: int) -> np.ndarray:
     """A texture: clouds of two colours, stripes or checks on some, and grain: uint8 ``[H, W, 3]``."""
-    first, second = random.bytes(3) * 3 // 4 + 32, random.bytes(3) * 3 // 4 + 32
+    first, second = (_muted(random.bytes(3) * 3 // 4 + 32) for _ in range(2))
     size = random.uniform(10.0, 40.0)
     mixture = _clouds(random, height, width, size) * 2 + _clouds(random, height, width, size / 3)
     image = (first * (765 - mixture[..., None]) + second * mixture[..., None]) // 765
@@ -50,6 +50,12 @@ def background(random: Random, height: int, width: int) -> np.ndarray:
         image += ((bands % 2) * random.integer(10, 30))[..., None]
     image += random.bytes(height, width, 1) // 12 - 10
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _muted(colour: np.ndarray) -> np.ndarray:
+    """A colour with a third of its chroma, so that objects stand out by theirs."""
+    grey: np.ndarray = (colour + 2 * (colour.sum() // 3)) // 3
+    return grey
 
 
 def _clouds(random: Random, height: int, width: int, size: float) -> np.ndarray:

@@ -245,15 +245,18 @@ def _read_xml(path: Path) -> _Annotation | Fault:
     from defusedxml import ElementTree
     from defusedxml.common import DefusedXmlException
 
-    if not path.is_file():
-        came = "something else" if path.exists() else "nothing there"
-        return Fault(str(path), "", "annotation file", "a file", came, "restore it or take the image off the list")
     try:
+        if not path.is_file():
+            came = "something else" if path.exists() else "nothing there"
+            advice = "restore it or take the image off the list"
+            return Fault(str(path), "", "annotation file", "a file", came, advice)
         root = ElementTree.fromstring(path.read_bytes())
     except DefusedXmlException:
         came = "a definition of entities"
         return Fault(str(path), "", "xml", "annotations alone", came, "write the file anew")
-    except (ElementTree.ParseError, ValueError, LookupError, OSError, RecursionError) as error:
+    except OSError as error:
+        return Fault(str(path), "", "annotation file", "a file", str(error.strerror), "correct the list or the file")
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         return Fault(str(path), "", "xml", "a VOC annotation", f"no valid xml: {error}", "write the file anew")
     annotation = _Annotation(file_name=_text(root, "filename") or None)
     size = root.find("size")

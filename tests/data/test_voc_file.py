@@ -102,6 +102,7 @@ def test_bad_names_in_the_list(tmp_path):
     for name, message in (
         ("../../secret", r"train\.txt: '\.\./\.\./secret': name: expected one inside of Annotations, got file name"),
         ("/etc/passwd", r"train\.txt: '/etc/passwd': name: expected one inside of Annotations"),
+        ("x" * 300, r"annotation file: expected a file, got File name too long; correct the list"),
         ("none", r"none\.xml: annotation file: expected a file, got nothing there; restore it or take"),
         ("b", r"train\.txt: line 3: name: expected each image once, got 'b' again"),
     ):
