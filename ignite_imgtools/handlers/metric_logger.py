@@ -125,7 +125,7 @@ class MetricLogger:
     def _log(self, trainer: Engine, reading: TrainingReading) -> None:
         if is_main_process():
             line = training_line(reading)
-            if torch.cuda.is_available() and torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():
                 line += f"  max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}"
             lr = {"lr": reading.lr[0]} if reading.lr else {}
             terms = {f"train/{name}": term.interval_mean for name, term in reading.terms.items()}

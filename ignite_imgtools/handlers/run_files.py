@@ -58,8 +58,12 @@ def append_text(path: Path, text: str) -> None:
 
     The file is opened each time: a folder that was removed is then noticed, and nothing is left to be closed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    try:
+        file = path.open("a", encoding="utf-8")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+    with file:
         file.write(text)
 
 
