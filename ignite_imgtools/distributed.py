@@ -18,11 +18,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
 import torch
+from ignite.distributed.launcher import Parallel
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException
 from torch.nn.parallel import DistributedDataParallel
@@ -60,7 +61,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
         if isinstance(model, DistributedDataParallel | nn.DataParallel):
             model = model.module
         elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+            model = cast(nn.Module, model._orig_mod)
         else:
             return model
 
@@ -142,7 +143,7 @@ def seed_all(seed: int) -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
         torch.cuda.manual_seed(seed)
     random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  # users' data sets draw from it
 
 
 def seed_step(seed: int, iteration: int) -> None:
@@ -391,13 +392,13 @@ def launch(
             f"nproc_per_node={nproc_per_node} with a launcher that has started the processes already: leave it out"
         )
     if launched:
-        with idist.Parallel(backend=backend or _default_backend()) as parallel:
+        with Parallel(backend=backend or _default_backend()) as parallel:
             parallel.run(_start_rank, function, args)
     elif nproc_per_node is None or nproc_per_node == 1:
         function(0, *args)
     else:
         # A fixed port would let one run at a time start on a machine.
         port = None if "MASTER_PORT" in os.environ else _free_port()
-        parallel = idist.Parallel(backend or _default_backend(), nproc_per_node=nproc_per_node, master_port=port)
+        parallel = Parallel(backend or _default_backend(), nproc_per_node=nproc_per_node, master_port=port)
         with parallel, _signals_handed_on():
             parallel.run(_start_rank, function, args)

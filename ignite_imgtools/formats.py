@@ -156,9 +156,11 @@ def register_resumable(engine: Engine, name: str, resumable: Any) -> None:
 
 def resumables(engine: Engine) -> dict[str, Any]:
     """The objects registered with :func:`register_resumable`, by name."""
-    if not hasattr(engine.state, "resumables"):
-        engine.state.resumables = {}
-    return engine.state.resumables
+    state: Any = engine.state
+    if not hasattr(state, "resumables"):
+        state.resumables = {}
+    known: dict[str, Any] = state.resumables
+    return known
 
 
 def images_to_device(images: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:

@@ -3,10 +3,12 @@
 from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint, save_checkpoint
 from ignite_imgtools.handlers.checkpoint_folder import newest_valid_checkpoint, sweep_temporary_files
 from ignite_imgtools.handlers.checkpoints import Checkpoints, attach_checkpoints
+from ignite_imgtools.handlers.console import show_messages
 from ignite_imgtools.handlers.curves import attach_curves
 from ignite_imgtools.handlers.drawing import draw_boxes, prediction_picture
 from ignite_imgtools.handlers.engine_handlers import attach_error_guard
 from ignite_imgtools.handlers.evaluation import attach_evaluation_summary, evaluate_on_epoch
+from ignite_imgtools.handlers.evaluation_analysis import attach_evaluation_analysis
 from ignite_imgtools.handlers.evaluation_files import attach_evaluation_files
 from ignite_imgtools.handlers.image_panels import ImagePanels
 from ignite_imgtools.handlers.metric_logger import MetricLogger
@@ -30,6 +32,7 @@ __all__ = [
     "attach_checkpoints",
     "attach_curves",
     "attach_error_guard",
+    "attach_evaluation_analysis",
     "attach_evaluation_files",
     "attach_evaluation_summary",
     "attach_pr_curve",
@@ -44,6 +47,7 @@ __all__ = [
     "open_run_folder",
     "prediction_picture",
     "save_checkpoint",
+    "show_messages",
     "steps_per_epoch",
     "sweep_temporary_files",
     "warmup_cosine",

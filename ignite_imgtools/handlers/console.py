@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any, Literal
 
+from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.run_files import WriteGuard
 
-__all__ = ["Console"]
+__all__ = ["Console", "show_messages"]
 
 
 class Console:
@@ -61,3 +63,16 @@ class Console:
         if bar is not None:
             with self._guard:
                 bar.close()
+
+
+def show_messages() -> None:
+    """Show what the package has to say (INFO on one process, WARNING on all), each message in one line."""
+    logger = logging.getLogger("ignite_imgtools")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    # ignite logs each error that it raises again; whoever catches it says it once.
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)

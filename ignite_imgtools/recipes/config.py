@@ -159,7 +159,9 @@ def config_to_dict(config: RunConfig) -> dict[str, Any]:
 def config_from_dict(kind: type[RunConfig], values: dict[str, Any]) -> Any:
     """The inverse of :func:`config_to_dict`; entries that ``kind`` does not know are left out."""
     known = {field.name: field for field in dataclasses.fields(kind)}
-    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
+    kept: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known
+    }
     for key in ("data", "output_dir"):
         if kept.get(key) is not None:
             kept[key] = Path(kept[key])

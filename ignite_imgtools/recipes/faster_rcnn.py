@@ -16,35 +16,46 @@ from ignite_imgtools import data, distributed, engines, handlers, metrics, model
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict
-from ignite_imgtools.recipes.console import show_messages
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.records import RecipeRecord
 
-__all__ = ["Config", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
 
-# The schedule of torchvision's and the tutorials' training on several GPUs, for a total batch of 8 (lr 0.02 for 16).
+# torchvision's model, with the schedule of the tutorials' training on several GPUs (lr 0.02 for a total batch of 16).
 _FULL = {
     "backbone": "resnet50",
     "min_size": 800,
     "max_size": 1333,
+    "anchor_sizes": (32, 64, 128, 256, 512),
+    "fpn_channels": 256,
+    "representation": 1024,
+    "proposals": (2000, 1000),
+    "rois": 512,
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "weight_decay": 1e-4,
+    "batch_size": 8,
     "epochs": 20,
     "lr_steps": (7, 12),
-    "batch_size": 8,
-    "lr": 0.01,
     "warmup": 1000,
-    "anchor_scale": 1.0,
 }
 # For the built-in set on a CPU: a few minutes on two cores.
 _SMALL = {
     "backbone": "resnet18",
-    "min_size": 160,
-    "max_size": 213,
-    "epochs": 8,
-    "lr_steps": (6,),
+    "min_size": 112,
+    "max_size": 160,
+    "anchor_sizes": (11, 16, 32, 64, 128),
+    "fpn_channels": 64,
+    "representation": 256,
+    "proposals": (200, 100),
+    "rois": 64,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.01,
     "batch_size": 8,
-    "lr": 0.02,
-    "warmup": 50,
-    "anchor_scale": 0.4,
+    "epochs": 6,
+    "lr_steps": (5,),
+    "warmup": 30,
 }
 
 
@@ -65,12 +76,22 @@ class Config(RunConfig):
     """Images are resized so that their short side has this many pixels,"""
     max_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """but their long side no more than this many."""
-    anchor_scale: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
-    """Factor on the anchors' sizes of 32 to 512 pixels, for images resized to less than 800 pixels."""
+    anchor_sizes: tuple[int, ...] | None = None
+    """Sides of the anchors on the five levels, in pixels of the resized image."""
+    fpn_channels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Channels of the feature pyramid."""
+    representation: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Features of the box head."""
+    proposals: tuple[int, int] | None = None
+    """Proposals kept for an image, in training and in evaluation."""
+    rois: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Proposals of an image that the box head is trained on."""
+    optimizer: Literal["sgd", "adamw"] | None = None
+    """Optimizer."""
     momentum: Annotated[float, tyro.conf.arg(metavar="X")] = 0.9
     """Momentum of SGD."""
-    weight_decay: Annotated[float, tyro.conf.arg(metavar="X")] = 1e-4
-    """Weight decay of SGD."""
+    weight_decay: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """Weight decay."""
     lr_steps: tuple[int, ...] | None = None
     """Epochs after which the learning rate is divided by ten."""
     warmup: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -98,7 +119,7 @@ def train(config: Config) -> None:
 
 
 def _train(local_rank: int, config: Any) -> None:
-    show_messages()
+    handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
     distributed.seed_all(config.seed)
@@ -121,15 +142,10 @@ def _train(local_rank: int, config: Any) -> None:
     )
     class_names = data.class_names(val_set)
 
-    module = _create_model(config, len(class_names)).to(device)
+    module = create_model(config, len(class_names)).to(device)
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
     model = distributed.create_parallel_model(module, device)
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    optimizer = _create_optimizer(config, model)
     steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
     scheduler = handlers.warmup_multistep(
         optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=min(config.warmup, steps)
@@ -175,12 +191,12 @@ def evaluate(config: Config, checkpoint: Path) -> None:
 
 
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
-    show_messages()
+    handlers.show_messages()
     _, val_set = _create_data(config)
     val_loader = data.create_loader(
         val_set, config.batch_size, num_workers=config.num_workers, on_bad_sample=config.on_bad_sample
     )
-    model = _create_model(config, len(data.class_names(val_set)))
+    model = create_model(config, len(data.class_names(val_set)))
     handlers.load_model(checkpoint, model)
     model.to(config.torch_device(local_rank))
     evaluator = _create_evaluator(config, model, val_set, config.output_dir)
@@ -192,9 +208,9 @@ def predict(
     checkpoint: Path, images: Sequence[Path], *, output_dir: Path, score_threshold: float = 0.5, device: str = "auto"
 ) -> None:
     """Draw what the model of ``checkpoint`` finds in ``images``, and write it to ``predictions.json``."""
-    show_messages()
+    handlers.show_messages()
     record = RecipeRecord.from_checkpoint(checkpoint, "faster_rcnn", Config)
-    model = _create_model(record.config, len(record.class_names))
+    model = create_model(record.config, len(record.class_names))
     handlers.load_model(checkpoint, model)
     on_device = dataclasses.replace(record.config, device=device).torch_device(0)
     predict_images(model.to(on_device), images, output_dir, record.class_names, score_threshold)
@@ -212,7 +228,7 @@ def _create_data(config: Any) -> tuple[Any, Any]:
     )
 
 
-def _create_model(config: Any, num_classes: int) -> nn.Module:
+def create_model(config: Any, num_classes: int) -> nn.Module:
     return models.faster_rcnn(
         num_classes,
         backbone=config.backbone,
@@ -221,8 +237,19 @@ def _create_model(config: Any, num_classes: int) -> nn.Module:
         norm=config.norm,
         min_size=config.min_size,
         max_size=config.max_size,
-        anchor_sizes=[round(size * config.anchor_scale) for size in (32, 64, 128, 256, 512)],
+        anchor_sizes=config.anchor_sizes,
+        fpn_channels=config.fpn_channels,
+        representation=config.representation,
+        proposals=config.proposals,
+        box_batch_size_per_image=config.rois,
     )
+
+
+def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def _create_evaluator(
@@ -235,5 +262,6 @@ def _create_evaluator(
     )
     handlers.ImagePanels(folder, class_names).attach(evaluator)
     handlers.attach_pr_curve(folder, evaluator, coco)
+    handlers.attach_evaluation_analysis(folder, trainer, evaluator, coco)
     handlers.attach_evaluation_files(folder, trainer, evaluator, coco, category_ids=data.category_ids(val_set))
     return evaluator
