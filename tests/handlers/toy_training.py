@@ -1,20 +1,23 @@
-"""A small training with all that a resume must bring back: BatchNorm, dropout, momentum, an average, shuffled data."""
+"""A small training with all that a resume must bring back: BatchNorm, dropout, momentum, an average,
+shuffled and augmented data."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ignite_imgtools.data.samplers import GroupedBatchSampler
+from ignite_imgtools.data import create_loader
 from ignite_imgtools.distributed import create_parallel_model, seed_step, unwrap_model
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.handlers import Checkpoints, attach_checkpoints
@@ -27,7 +30,8 @@ class _Numbers(Dataset[tuple[int, Tensor]]):
         return 4 * EPOCH_LENGTH
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, torch.sin(torch.arange(6) * (index + 1.0))
+        augmentation = torch.rand(6) + random.random() + float(np.random.rand())  # noqa: NPY002 (seeded like the others)
+        return index, torch.sin(torch.arange(6) * (index + 1.0)) + 0.1 * augmentation
 
 
 class Average:
@@ -141,12 +145,13 @@ def create_toy(*, classes: int = 3, accumulate: int = 1, num_workers: int = 0, e
         lambda engine: engine.state.metrics.update(score=scores.get(trainer.state.epoch, trainer.state.epoch)),
     )
     register_resumable(trainer, "average", average)
-    sampler = GroupedBatchSampler([0] * (4 * EPOCH_LENGTH), 4, shuffle=True, seed=1)
-    sampler.attach(trainer)
+    loader = create_loader(
+        _Numbers(), 4, shuffle=True, seed=1, num_workers=num_workers, collate_fn=default_collate, pin_memory=False
+    )
+    loader.batch_sampler.attach(trainer)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: scheduler.step())
     if evaluate:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run([0, 1]) and None)
-    loader: DataLoader[Any] = DataLoader(_Numbers(), batch_sampler=sampler, num_workers=num_workers)
     return Toy(trainer, evaluator, model, optimizer, scheduler, average, loader, seen, scores)
 
 
