@@ -1,6 +1,8 @@
 """Metrics: pure functions of tensors, and thin ignite metrics over them."""
 
 from ignite_imgtools.metrics.coco import CocoMetric
+from ignite_imgtools.metrics.coco.files import coco_eval
+from ignite_imgtools.metrics.coco_analysis import confusion_matrix, error_breakdown, per_class_table
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
 from ignite_imgtools.metrics.smoothed_value import SmoothedValue
 from ignite_imgtools.metrics.voc import VocMetric
@@ -12,4 +14,8 @@ __all__ = [
     "SmoothedValue",
     "VocMetric",
     "WindowStatistics",
+    "coco_eval",
+    "confusion_matrix",
+    "error_breakdown",
+    "per_class_table",
 ]

@@ -61,8 +61,9 @@ def detections_of_results(results: Entries, truth: GroundTruth, iou_type: str, n
     if iou_type == "bbox":
         columns["boxes"] = listed.boxes
     elif iou_type == "segm":
-        masks, ends = listed.masks, np.cumsum(counts).tolist()
-        columns["masks"] = [RunLengthMasks(masks[i:j]) for i, j in zip([0, *ends[:-1]], ends, strict=True)]
+        masks, ends = listed.masks, np.cumsum(counts)
+        starts = (ends - counts).tolist()
+        columns["masks"] = [RunLengthMasks(masks[i:j]) for i, j in zip(starts, ends.tolist(), strict=True)]
     else:
         columns["keypoints"] = listed.keypoints
     return Detections(seen, counts, labels[order], scores[order], areas=listed.areas, **columns)
