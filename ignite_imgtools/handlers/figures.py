@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["array_to_png", "create_figure", "figure_to_array"]
 
 
-def create_figure(panels: int = 1, *, legend_width: float = 0.0) -> tuple[Figure, list[Axes]]:
+def create_figure(panels: int = 1, *, height: float = 3.7, legend_width: float = 0.0) -> tuple[Figure, list[Axes]]:
     """A figure with ``panels`` axes below each other, their spines and grid lines quiet.
 
     Args:
+        height: of each of the axes in inches.
         legend_width: inches left free on the right for a legend.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Margins in inches: matplotlib's own layouts would double the time to draw.
-    left, right, bottom, top, gap, width, height = 0.85, 0.25 + legend_width, 0.55, 0.35, 0.75, 7.0, 3.7
+    left, right, bottom, top, gap, width = 0.85, 0.25 + legend_width, 0.55, 0.35, 0.75, 7.0
     figure_width, figure_height = left + width + right, bottom + top + panels * height + (panels - 1) * gap
     figure = Figure(figsize=(figure_width, figure_height), dpi=110)
     FigureCanvasAgg(figure)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attach_pr_curve", "pr_curve_figure"]
 
-_MAX_NAMED = 20
+_MAX_NAMED = 10
 
 
 def attach_pr_curve(output_dir: str | Path | None, evaluator: Engine, coco_metric: CocoMetric) -> Attachments:
@@ -76,20 +76,21 @@ def pr_curve_figure(
         recall_thresholds: ``[R]``, the x axis.
         class_names: ``K`` names.
     """
-    figure, (ax,) = create_figure(legend_width=2.4)
+    figure, (ax,) = create_figure(height=4.8, legend_width=2.4)
     present = [k for k in range(precision.shape[2]) if (precision[:, :, k] > -1).any()]
     at_half = int(np.argmin(np.abs(iou_thresholds - 0.5)))
+    for text, rows, line in _mean_lines(iou_thresholds) if present else ():
+        curve = precision[rows][:, :, present].mean(axis=(0, 2))
+        label = f"mean at {text}  {curve.mean():.3f}"
+        ax.plot(recall_thresholds, curve, color="black", linestyle=line, linewidth=2, zorder=3, label=label)
     # The largest areas first, so that the legend reads from best to worst.
     areas = {k: float(precision[at_half, :, k].mean()) for k in present}
+    named = len(present) <= _MAX_NAMED
     for rank, k in enumerate(sorted(present, key=lambda k: -areas[k])):
-        label = f"{class_names[k]}  {areas[k]:.3f}" if rank < _MAX_NAMED else None
-        color, line = (f"C{rank % 10}", "-" if rank < 10 else "--") if label else ("0.8", "-")
-        ax.plot(recall_thresholds, precision[at_half, :, k], linewidth=1.1, label=label, color=color, linestyle=line)
-    for text, rows, line in _mean_lines(iou_thresholds):
-        if present:
-            curve = precision[rows][:, :, present].mean(axis=(0, 2))
-            label = f"mean at {text}  {curve.mean():.3f}"
-            ax.plot(recall_thresholds, curve, color="black", linestyle=line, linewidth=2, label=label)
+        label, color = f"{class_names[k][:22]}  {areas[k]:.3f}", f"C{rank}"
+        if not named:  # nobody could tell so many colours apart
+            label, color = (f"each of {len(present)} classes" if rank == 0 else "_"), "0.8"
+        ax.plot(recall_thresholds, precision[at_half, :, k], linewidth=1.1, label=label, color=color)
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     title = f"Precision and recall; classes at IoU {iou_thresholds[at_half]:g}, with their average precision"
     ax.set_title(title if present else "Precision and recall: there was nothing to be found", loc="left")
