@@ -110,7 +110,10 @@ def evaluate_files(
     parameters = Parameters.create(iou_type, max_detections=max_detections)
     with _naming(ground_truth):
         evaluation = Evaluation(GroundTruth(SimpleNamespace(dataset=_dataset(ground_truth))), parameters)
-    truth = evaluation.truth
+        truth = evaluation.truth
+        if iou_type == "segm":
+            for index in range(truth.num_images):
+                truth.image_size(index)  # raises where it is not known
     with _naming(results):
         entries = _entries(results)
         detections = detections_of_results(entries, truth, iou_type, len(parameters.keypoint_sigmas))
