@@ -1,19 +1,19 @@
 """The file format of checkpoints: written whole or not at all, never loaded when damaged, never executed.
 
 A checkpoint is the zip archive of ``torch.save``, so ``torch.load(path, weights_only=True)`` and ``zipfile`` read it.
-The comment at the very end of the archive is ours: a SHA-256 digest of every byte of the file before the digest. The
-CRCs inside the archive leave out its headers, and torch does not look at them.
+The comment at the very end of the archive is ours: the CRC-32 of every byte of the file before it. (The CRCs inside the
+archive leave out its headers, and torch does not look at them.) It finds every single flipped bit, every run of up to
+32 damaged bits, and all but one in 2^32 of other damages, at a third of the price of a cryptographic digest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,13 +27,12 @@ __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 FORMAT = "ignite_imgtools.checkpoint"
 VERSION = 1
 
-_COMMENT = b"ignite_imgtools sha256 "
-_DIGEST_SIZE = 64
-_COMMENT_SIZE = len(_COMMENT) + _DIGEST_SIZE
+_COMMENT = b"ignite_imgtools crc32 "
+_CHECKSUM_SIZE = 8  # hexadecimal digits
+_COMMENT_SIZE = len(_COMMENT) + _CHECKSUM_SIZE
 _END_RECORD_SIZE = 22  # "end of central directory" of the zip format: the last record, when there is no comment
 _END_RECORD = b"PK\x05\x06"
 _CHUNK = 1 << 20
-_WORTH_A_THREAD = 1 << 16
 
 
 class CheckpointError(RuntimeError):
@@ -62,8 +61,8 @@ def save_checkpoint(state: Mapping[str, Any], path: str | Path) -> None:
     state = {"format": FORMAT, "version": VERSION, **state}
     failures: list[OSError] = []
     try:
-        with durable_file(path) as file, ThreadPoolExecutor(1, "checksum") as executor:
-            archive: Any = _ChecksummedArchive(file, executor, failures)
+        with durable_file(path) as file:
+            archive: Any = _ChecksummedArchive(file, failures)
             torch.save(state, archive)
             archive.finish()
     except Exception as error:
@@ -106,13 +105,12 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 
 class _ChecksummedArchive:
-    """The file that ``torch.save`` writes to: keeps a digest, and holds back the end record to add our comment."""
+    """The file that ``torch.save`` writes to: sums up its bytes, and holds back the end record to add our comment."""
 
-    def __init__(self, file: BinaryIO, executor: ThreadPoolExecutor, failures: list[OSError]):
+    def __init__(self, file: BinaryIO, failures: list[OSError]):
         self._file = file
-        self._executor = executor
         self._failures = failures
-        self._digest = hashlib.sha256()
+        self._checksum = 0
         self._held_back = b""
 
     def write(self, data: Any) -> int:
@@ -136,20 +134,12 @@ class _ChecksummedArchive:
         if self._held_back[:4] != _END_RECORD or self._held_back[-2:] != b"\0\0":
             raise RuntimeError("torch.save did not end its file with the end record of a zip archive")
         self._put(self._held_back[:-2] + _COMMENT_SIZE.to_bytes(2, "little") + _COMMENT)
-        self._put(self._digest.hexdigest().encode())
+        self._put(_digits(self._checksum))
 
     def _put(self, data: Any) -> None:
+        self._checksum = zlib.crc32(data, self._checksum)
         try:
-            if len(data) < _WORTH_A_THREAD:
-                self._digest.update(data)
-                self._file.write(data)
-            else:
-                # Both let go of the interpreter's lock, so that the digest costs little beside the writing.
-                digesting = self._executor.submit(self._digest.update, data)
-                try:
-                    self._file.write(data)
-                finally:
-                    digesting.result()
+            self._file.write(data)
         except OSError as error:
             self._failures.append(error)
             raise
@@ -181,7 +171,7 @@ def _verify(file: BinaryIO, path: Path) -> bool:
         file.seek(-_COMMENT_SIZE, os.SEEK_END)
         comment = file.read()
         has_checksum = comment.startswith(_COMMENT)
-    if has_checksum and _digest(file, size - _DIGEST_SIZE) != comment[len(_COMMENT) :]:
+    if has_checksum and _checksum(file, size - _CHECKSUM_SIZE) != comment[len(_COMMENT) :]:
         raise CheckpointError(_damaged(path, "its checksum does not match"), damaged=True)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -197,16 +187,17 @@ def _verify(file: BinaryIO, path: Path) -> bool:
     return has_checksum
 
 
-def _digest(file: BinaryIO, size: int) -> bytes:
-    digest = hashlib.sha256()
+def _checksum(file: BinaryIO, size: int) -> bytes:
+    checksum = 0
     file.seek(0)
-    while size:
-        chunk = file.read(min(size, _CHUNK))
-        if not chunk:
-            break
-        digest.update(chunk)
+    while size and (chunk := file.read(min(size, _CHUNK))):
+        checksum = zlib.crc32(chunk, checksum)
         size -= len(chunk)
-    return digest.hexdigest().encode()
+    return _digits(checksum)
+
+
+def _digits(checksum: int) -> bytes:
+    return f"{checksum:08x}".encode()
 
 
 def _damaged(path: Path, how: str) -> str:

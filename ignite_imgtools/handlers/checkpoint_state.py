@@ -132,7 +132,8 @@ def to_host(value: Any, buffers: HostBuffers | None = None, path: str = "") -> A
         CheckpointError: something in it could not be read back by ``torch.load(weights_only=True)``; names it.
     """
     if isinstance(value, Tensor):
-        value = value.detach().as_subclass(Tensor)
+        if type(value) is not Tensor or value.requires_grad:
+            value = value.detach().as_subclass(Tensor)
         if buffers is not None and value.layout == torch.strided:
             return buffers.copy(path, value)
         value = value.cpu()

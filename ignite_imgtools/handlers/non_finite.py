@@ -120,13 +120,14 @@ class NonFiniteWatch:
             return _Pending(window, is_norm, number=float(value))
         if not isinstance(value, Tensor) or value.numel() != 1:
             return None
-        value = value.detach()
+        if value.requires_grad:
+            value = value.detach()
         if not is_norm and idist.get_world_size() > 1:
             value = value.clone()
             torch.distributed.all_reduce(value)
         if self._mailbox is None or self._mailbox.device != value.device:
             self._mailbox = _Mailbox(value.device)
-        return _Pending(window, is_norm, letter=self._mailbox.send(value))
+        return _Pending(window, is_norm, mailbox=self._mailbox, place=self._mailbox.send(value))
 
     def _check(self, pending: _Pending) -> None:
         value = pending.read()
@@ -143,7 +144,7 @@ class NonFiniteWatch:
         raise NonFiniteError(_message(pending, value, told))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Record:
     """What is kept of an iteration until its window has been looked at; holds no images."""
 
@@ -156,17 +157,18 @@ class _Record:
         return {k: float(v) for k, v in known.items() if isinstance(v, int | float | Tensor) and _is_scalar(v)}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Pending:
     """A number on its way to the host, and the iterations that went into it."""
 
     window: list[_Record]
     is_norm: bool
     number: float = 0.0
-    letter: _Letter | None = None
+    mailbox: _Mailbox | None = None
+    place: int = 0
 
     def read(self) -> float:
-        return self.number if self.letter is None else self.letter.read()
+        return self.number if self.mailbox is None else self.mailbox.read(self.place)
 
     def describe(self) -> dict[str, Any]:
         """What this process says of its part; only now are the loss terms read."""
@@ -186,32 +188,27 @@ class _Mailbox:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self._is_cuda = device.type == "cuda"
-        buffer = torch.zeros(2, dtype=torch.float32, pin_memory=self._is_cuda)
+        buffer = torch.zeros(2, dtype=torch.float32, pin_memory=device.type == "cuda")
         self._numbers: np.ndarray = buffer.numpy()  # the same memory, read without an operation of torch
         self._places = buffer.unbind()
-        self._events = [torch.cuda.Event() for _ in range(2)] if self._is_cuda else [None, None]
+        self._events: list[Any] = [torch.cuda.Event() if device.type == "cuda" else None for _ in range(2)]
         self._next = 0
 
-    def send(self, value: Tensor) -> _Letter:
+    def send(self, value: Tensor) -> int:
+        """Start the copy of ``value``; returns its place, good until the next but one is sent."""
         place, self._next = self._next, 1 - self._next
-        self._places[place].copy_(value.reshape(()), non_blocking=True)
+        self._places[place].copy_(value if value.ndim == 0 else value.reshape(()), non_blocking=True)
         event = self._events[place]
         if event is not None:
             event.record(torch.cuda.current_stream(self.device))
-        return _Letter(self._numbers, place, event)
+        return place
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Letter:
-    numbers: np.ndarray
-    place: int
-    event: Any
-
-    def read(self) -> float:
-        if self.event is not None:
-            self.event.synchronize()
-        return float(self.numbers[self.place])
+    def read(self, place: int) -> float:
+        """Wait for the copy and return the number."""
+        event = self._events[place]
+        if event is not None:
+            event.synchronize()
+        return float(self._numbers[place])
 
 
 def _is_scalar(value: Any) -> bool:
