@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ignite.engine import Engine
 
+from ignite_imgtools.data import VocDetection, coco_index
 from ignite_imgtools.formats import DataError
 from ignite_imgtools.metrics import VocMetric
 from ignite_imgtools.metrics.voc_average_precision import average_precision, box_iou, match_to_best, precision_recall
@@ -77,6 +78,23 @@ def test_published_numbers_of_85_images(real_data: Path) -> None:
     result = evaluated(objects, found, names, objects, inclusive=True).compute()
     assert 100 * result["voc/AP50"] == pytest.approx(mean, abs=0.005)
     assert {name: round(100 * result[f"voc/AP50/{name}"], 2) for name in names} == expected
+
+
+@pytest.mark.data
+def test_difficult_objects_of_a_real_data_set_are_left_out(real_data: Path) -> None:
+    dataset = VocDetection(real_data / "voc2012_mini" / "VOCdevkit" / "VOC2012", "trainval")
+    truth = coco_index(dataset)
+    for found_too in ({0, 1}, {0}):
+        metric = VocMetric(truth, inclusive=True, per_class=True)
+        for image_id in truth.getImgIds():
+            objects = [a for a in truth.imgToAnns[image_id] if a["iscrowd"] in found_too]
+            boxes = [(x, y, x + w, y + h) for x, y, w, h in (a["bbox"] for a in objects)]
+            labels = [a["category_id"] for a in objects]
+            found = [(label, 0.9, box) for label, box in zip(labels, boxes, strict=True)]
+            metric.update(([prediction(found)], [{"image_id": image_id}]))
+        assert metric.compute()["voc/AP50"] == 1
+    objects = sum(len(annotations) for annotations in truth.imgToAnns.values())
+    assert objects - sum(len(precision) for precision, _ in metric.curves().values()) == 21
 
 
 # The worked example of https://github.com/rafaelpadilla/Object-Detection-Metrics (MIT), 7 images, xywh.
