@@ -72,7 +72,7 @@ class ErrorBreakdown:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"AP50 {100 * self.ap:.2f}", "error           AP50 lost    errors"]
+        lines = [f"AP {100 * self.ap:.2f}", "error             AP lost    errors"]
         lines += [f"{kind:<16}{100 * self.gain[kind]:9.2f}{self.count[kind]:10d}" for kind in ERROR_KINDS]
         lines.append(f"{'false positives':<16}{100 * self.gain_without_false_positives:9.2f}")
         lines.append(f"{'false negatives':<16}{100 * self.gain_without_false_negatives:9.2f}")
@@ -108,9 +108,10 @@ def error_breakdown(
     asked for any more counts 0 while it has detections, all of them wrong, and else no more; without any class left the
     average precision is 1. What little is lost to rounding at the 101 recalls by mending counts as 0.
 
-    Detections that match a crowd are neither right nor wrong, and no kind of error. The authors' tool mends these
-    too, takes 100 detections of an image and not of each class, and counts classes without truth as 0; on data
-    without crowds, with at most 100 detections in an image and with truth of each class, the numbers are the same.
+    Detections that match a crowd are neither right nor wrong, and no kind of error. The authors' tool (tidecv 1.0.1)
+    mends these too, takes 100 detections of an image and not of each class, counts classes without truth as 0, and
+    has recall thresholds that are off by their last bit, which moves a number by some 0.0001. Without these
+    differences the numbers are the same.
 
     Args:
         coco: ground truth, a ``pycocotools.coco.COCO`` or an object with the same ``dataset``.
@@ -141,7 +142,8 @@ def error_breakdown(
         keypoint_sigmas=keypoint_sigmas,
     )
     own_class = near.category[near.detection] == truth.category[near.truth]
-    matched = match_greedily(near, np.flatnonzero(own_class & (near.overlap >= foreground_iou)), truth.crowd)
+    enough = near.overlap >= min(foreground_iou, 1 - 1e-10)  # as in the evaluation
+    matched = match_greedily(near, np.flatnonzero(own_class & enough), truth.crowd)
     kind, target = _classify(near, own_class, matched, foreground_iou, background_iou)
     unfound = near.counted.copy()
     unfound[matched[matched >= 0]] = False
