@@ -16,7 +16,12 @@ Attributes of ``trainer.state`` beside ignite's own:
     what the MetricLogger's newest line says, a :class:`LoggedMetrics`; ``log_every`` is its interval in iterations.
 ``resumables``
     ``{name: object}`` with ``state_dict()`` and ``load_state_dict(state)``: what a checkpoint holds beside the
-    objects its user names.
+    objects its user names. An object may have ``check_state_dict(state)`` too: a list of what makes a state not fit,
+    so that a resume is refused before anything is loaded.
+``checkpoint``
+    path of the newest checkpoint that is on disk, or that the run went on from.
+``non_finite_watch``
+    the NonFiniteWatch of this trainer; its ``flush()`` looks at the newest step before a checkpoint is taken.
 
 Attributes of ``evaluator.state``, filled at ``EPOCH_COMPLETED`` and read at ``COMPLETED``, on the main process:
 

@@ -99,6 +99,7 @@ class HostBuffers:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._devices: set[torch.device] = set()
         self._copied: list[torch.cuda.Event] = []
 
     def copy(self, path: str, tensor: Tensor) -> Tensor:
@@ -106,14 +107,17 @@ class HostBuffers:
         if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
             buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
             self._buffers[path] = buffer
+        if tensor.is_cuda:
+            self._devices.add(tensor.device)
         return buffer.copy_(tensor, non_blocking=True)
 
     def mark(self) -> None:
         """Say that all copies of a snapshot have been started."""
         self._copied = []
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        for device in self._devices:
+            # What follows on the stream, as the next optimizer step, comes after the copies.
             event = torch.cuda.Event()
-            event.record()
+            event.record(torch.cuda.current_stream(device))
             self._copied.append(event)
 
     def wait(self) -> None:
@@ -173,6 +177,8 @@ def non_finite_parameters(objects: Mapping[str, Any], state: Mapping[str, Any]) 
 def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
+    if tensor.element_size() == 1:  # float8 has no arithmetic
+        tensor = tensor.float()
     # The smallest and the largest, in one pass and without a mask; both are NaN if anything is.
     return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 

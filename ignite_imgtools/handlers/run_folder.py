@@ -26,6 +26,7 @@ except ImportError:  # no POSIX: runs are not locked against each other
 __all__ = ["NEUTRAL", "RunFolderError", "close_run_folder", "open_run_folder", "set_aside"]
 
 NEUTRAL = (
+    "checkpoint_every",
     "device",
     "epochs",
     "log_every",
