@@ -309,7 +309,9 @@ def _limit_threads(processes_here: int) -> None:
 
 
 def _start_rank(local_rank: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    _end_with_parent()
+    # SLURM ends the processes it has started by itself, and which of its threads is their parent is not known.
+    if "SLURM_PROCID" not in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_parent()
     _limit_threads(idist.get_nproc_per_node())
     function(local_rank, *args)
 

@@ -89,6 +89,34 @@ def test_all_processes_stop_after_the_same_step(asked: dict[int, int]) -> None:
     assert first <= stopped[0] <= first + 2
 
 
+def _stop_and_go_on() -> tuple[list[tuple[int, int]], bool, bool]:
+    stop, found = distributed.StopTogether("rounds"), []
+    announced = stop.announced()
+    for step in range(1, 20):
+        torch.distributed.all_reduce(torch.zeros(1))
+        if step == 3 and idist.get_rank() == 1:
+            stop.request(10)
+        if step == 4 and idist.get_rank() == 0:
+            stop.request(15)  # in the middle of the other's round: its own comes after
+        if stop.should_stop(step):
+            found.append((step, stop.reason))
+            stop.reset()
+    if idist.get_rank() == 1:
+        stop.announce()
+    idist.barrier()
+    return found, announced, stop.announced()
+
+
+def test_after_a_stop_the_next_one_is_agreed_on() -> None:
+    first, second = run_processes(_stop_and_go_on, 2)
+    assert first == second
+    (step, reason), (later, other) = first[0]
+    assert (reason, other) == (10, 15)
+    assert step == 5
+    assert 6 <= later <= 8
+    assert first[1:] == (False, True)
+
+
 def test_a_single_process_stops_at_once() -> None:
     stop = distributed.StopTogether()
     assert not stop.should_stop(1)
