@@ -40,7 +40,9 @@ def faster_rcnn(
     anchor_sizes: Sequence[int | Sequence[int]] = (32, 64, 128, 256, 512),
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     proposals: tuple[int, int] = (2000, 1000),
+    sampling_ratio: int = 2,
     representation: int = 1024,
+    sampling_ratio: int = 2,
     **options: Any,
 ) -> FasterRCNN:
     """Faster R-CNN (Ren et al. 2015) with a feature pyramid (Lin et al. 2017).
@@ -63,7 +65,10 @@ def faster_rcnn(
         anchor_sizes: in pixels of the resized image, one or equally many for each of the five levels.
         aspect_ratios: height over width of the anchors, on each level.
         proposals: how many are kept in training and in evaluation, for each image.
+        sampling_ratio: points along a side of each of the 7 x 7 cells of RoI align, whose backward pass on a CPU takes
+            a good part of a step.
         representation: features of the box head.
+        sampling_ratio: points in each direction that RoIAlign averages for a bin; 1 is quicker.
         options: further arguments of torchvision's ``FasterRCNN``.
 
     Returns:
@@ -82,7 +87,7 @@ def faster_rcnn(
     body = resnet_fpn(
         backbone, norm=norm, trainable_layers=_trainable_layers(trainable_layers, weights), out_channels=fpn_channels
     )
-    roi_pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
+    roi_pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=sampling_ratio)
     # torchvision takes the strides from the first images it sees, and wrongly where one is padded by half its size.
     features = {str(level): torch.zeros(1, 1, 64 >> level, 64 >> level) for level in range(4)}
     roi_pool(features, [torch.zeros(1, 4)], [(256, 256)])
