@@ -123,6 +123,8 @@ class _CocoEval:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default that of the process) and return the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
+    # Threads that spin while they wait steal the cores of a shared machine; torch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _dispatch(args)
     except _UsageError as error:

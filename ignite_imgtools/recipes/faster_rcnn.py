@@ -11,11 +11,12 @@ import torch
 import tyro
 from ignite.engine import Engine
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ignite_imgtools import data, distributed, engines, handlers, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict
+from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.records import RecipeRecord
 
@@ -24,38 +25,44 @@ __all__ = ["Config", "create_model", "evaluate", "predict", "train"]
 # torchvision's model, with the schedule of the tutorials' training on several GPUs (lr 0.02 for a total batch of 16).
 _FULL = {
     "backbone": "resnet50",
+    "heads": "full",
     "min_size": 800,
     "max_size": 1333,
     "anchor_sizes": (32, 64, 128, 256, 512),
-    "fpn_channels": 256,
-    "representation": 1024,
-    "proposals": (2000, 1000),
-    "rois": 512,
     "optimizer": "sgd",
     "lr": 0.01,
     "weight_decay": 1e-4,
+    "schedule": "multistep",
     "batch_size": 8,
     "epochs": 20,
-    "lr_steps": (7, 12),
     "warmup": 1000,
 }
 # For the built-in set on a CPU: a few minutes on two cores.
 _SMALL = {
     "backbone": "resnet18",
+    "heads": "small",
     "min_size": 112,
     "max_size": 160,
-    "anchor_sizes": (11, 16, 32, 64, 128),
-    "fpn_channels": 64,
-    "representation": 256,
-    "proposals": (200, 100),
-    "rois": 64,
+    "anchor_sizes": (8, 11, 16, 23, 32, 45, 64, 91, 128, 181),
     "optimizer": "adamw",
     "lr": 1e-3,
     "weight_decay": 0.01,
+    "schedule": "cosine",
     "batch_size": 8,
     "epochs": 6,
-    "lr_steps": (5,),
     "warmup": 30,
+}
+_HEADS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "small": {
+        "fpn_channels": 64,
+        "representation": 256,
+        "proposals": (200, 100),
+        "sampling_ratio": 1,
+        "rpn_batch_size_per_image": 32,
+        "box_batch_size_per_image": 64,
+        "box_positive_fraction": 0.5,
+    },
 }
 
 
@@ -68,6 +75,8 @@ class Config(RunConfig):
 
     backbone: Annotated[str | None, tyro.conf.arg(metavar="RESNET")] = None
     """Backbone: any of torchvision's ResNets, such as resnet50 or resnet18."""
+    heads: Literal["full", "small"] | None = None
+    """Size of the feature pyramid and of the heads: torchvision's, or a quarter of it for small images."""
     trainable_layers: Annotated[int | None, tyro.conf.arg(metavar="0..5")] = None
     """How many of the backbone's five stages are trained, counted from the last. By default 3 with weights, else 5."""
     norm: Literal["batch", "frozen", "sync"] = "batch"
@@ -77,23 +86,17 @@ class Config(RunConfig):
     max_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """but their long side no more than this many."""
     anchor_sizes: tuple[int, ...] | None = None
-    """Sides of the anchors on the five levels, in pixels of the resized image."""
-    fpn_channels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Channels of the feature pyramid."""
-    representation: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Features of the box head."""
-    proposals: tuple[int, int] | None = None
-    """Proposals kept for an image, in training and in evaluation."""
-    rois: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Proposals of an image that the box head is trained on."""
+    """Sides of the anchors in pixels of the resized image, as many for each of the five levels: 5, or 10, or 15."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimizer."""
     momentum: Annotated[float, tyro.conf.arg(metavar="X")] = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Weight decay."""
-    lr_steps: tuple[int, ...] | None = None
-    """Epochs after which the learning rate is divided by ten."""
+    schedule: Literal["multistep", "cosine"] | None = None
+    """Learning rate after the warm-up: divided by ten at --lr-steps, or half a cosine."""
+    lr_steps: tuple[int, ...] = (7, 12)
+    """Epochs after which --schedule multistep divides."""
     warmup: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Optimizer steps of linear warm-up, at most those of the first epoch."""
     aspect_bins: Annotated[int, tyro.conf.arg(metavar="K")] = 3
@@ -106,6 +109,8 @@ class Config(RunConfig):
     def filled(self) -> Config:
         """With every value that is ``None`` chosen, after :meth:`~RunConfig.check`."""
         self.check()
+        if self.anchor_sizes is not None and len(self.anchor_sizes) % 5:
+            raise ConfigError(f"--anchor-sizes must be 5, 10 or 15 numbers, got {len(self.anchor_sizes)}")
         small = self.data is None and self.device_type == "cpu"
         chosen = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / "faster_rcnn"}
         missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
@@ -146,10 +151,7 @@ def _train(local_rank: int, config: Any) -> None:
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
     model = distributed.create_parallel_model(module, device)
     optimizer = _create_optimizer(config, model)
-    steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
-    scheduler = handlers.warmup_multistep(
-        optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=min(config.warmup, steps)
-    )
+    scheduler = _create_schedule(config, optimizer, handlers.steps_per_epoch(len(train_loader), config.accumulate))
     update = engines.GradientUpdate(
         optimizer,
         amp_dtype=config.amp_dtype,
@@ -229,6 +231,8 @@ def _create_data(config: Any) -> tuple[Any, Any]:
 
 
 def create_model(config: Any, num_classes: int) -> nn.Module:
+    """The detector of a configuration without ``None``; ``num_classes`` counts the background."""
+    per_level = len(config.anchor_sizes) // 5
     return models.faster_rcnn(
         num_classes,
         backbone=config.backbone,
@@ -237,11 +241,8 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
         norm=config.norm,
         min_size=config.min_size,
         max_size=config.max_size,
-        anchor_sizes=config.anchor_sizes,
-        fpn_channels=config.fpn_channels,
-        representation=config.representation,
-        proposals=config.proposals,
-        box_batch_size_per_image=config.rois,
+        anchor_sizes=[config.anchor_sizes[level * per_level :][:per_level] for level in range(5)],
+        **_HEADS[config.heads],
     )
 
 
@@ -250,6 +251,13 @@ def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _create_schedule(config: Any, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    warmup = min(config.warmup, steps)
+    if config.schedule == "cosine":
+        return handlers.warmup_cosine(optimizer, config.epochs * steps, warmup_steps=warmup, end_factor=0.01)
+    return handlers.warmup_multistep(optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=warmup)
 
 
 def _create_evaluator(
