@@ -42,7 +42,6 @@ def faster_rcnn(
     proposals: tuple[int, int] = (2000, 1000),
     sampling_ratio: int = 2,
     representation: int = 1024,
-    sampling_ratio: int = 2,
     **options: Any,
 ) -> FasterRCNN:
     """Faster R-CNN (Ren et al. 2015) with a feature pyramid (Lin et al. 2017).
@@ -68,7 +67,6 @@ def faster_rcnn(
         sampling_ratio: points along a side of each of the 7 x 7 cells of RoI align, whose backward pass on a CPU takes
             a good part of a step.
         representation: features of the box head.
-        sampling_ratio: points in each direction that RoIAlign averages for a bin; 1 is quicker.
         options: further arguments of torchvision's ``FasterRCNN``.
 
     Returns:
