@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  (registers its operators)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["CountReads"]
