@@ -193,7 +193,7 @@ class _Canvas:
     def _colour(self, label: int) -> np.ndarray:
         """A colour, uint8 range ``[3]``: mostly near the hue of the class, sometimes any."""
         random = self.random
-        hue = random.uniform() if random.uniform() < 0.1 else _HUES[label - 1] + random.uniform(-0.09, 0.09)
+        hue = random.uniform() if random.uniform() < 0.06 else _HUES[label - 1] + random.uniform(-0.045, 0.045)
         saturation, value = random.uniform(0.45, 1.0), random.uniform(0.45, 1.0)
         ramp = np.abs((hue * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
         return np.floor(255 * value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))).astype(np.int64)
