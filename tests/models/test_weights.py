@@ -124,7 +124,6 @@ def test_default_weights_of_a_backbone(hub):
     assert frozen == {"conv1", "bn1", "layer1"}  # 3 of the 5 stages are trained
 
 
-@pytest.mark.slow
 def test_default_weights_of_the_whole_detector(hub):
     torch.manual_seed(7)
     published = faster_rcnn(91)
