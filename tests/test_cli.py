@@ -55,6 +55,7 @@ def test_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "faster_rcnn", "--data", "nowhere"], "--data must be a folder; there is no folder nowhere"),
         (["train", "faster_rcnn", "--weights", "no.pt"], "--weights must be none, default or a file"),
         (["train", "faster_rcnn", "--resume", "no.pt"], "--resume must be auto, never or a checkpoint"),
+        (["train", "faster_rcnn", "--anchor-sizes", "8", "16"], "--anchor-sizes must be 5, 10 or 15 numbers, got 2"),
         (["train", "faster_rcnn", "--device", "tpu"], "--device must be auto, cpu or cuda, got 'tpu'"),
         (["train", "faster_rcnn", "--val-fraction", "1"], "--val-fraction must lie between 0 and 1"),
         (["train", "faster_rcnn", "--batch-size", "1", "--nproc-per-node", "2"], "less than one image for each"),

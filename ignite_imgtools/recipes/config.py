@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +15,7 @@ import tyro
 from ignite_imgtools.data.make_data import make_data
 from ignite_imgtools.distributed import on_main_process
 
-__all__ = ["ConfigError", "RunConfig", "built_in_data", "config_from_dict", "config_to_dict"]
+__all__ = ["ConfigError", "RunConfig", "built_in_data", "config_from_dict", "config_to_dict", "refused_arguments"]
 
 _Dir = tyro.conf.arg(metavar="DIR")
 _Int = tyro.conf.arg(metavar="N")
@@ -140,6 +142,17 @@ class RunConfig:
         if self.device.split(":")[0] not in ("cpu", "cuda"):
             raise ConfigError(f"--device must be auto, cpu or cuda, got {self.device!r}")
         return self.device.split(":")[0]
+
+
+@contextlib.contextmanager
+def refused_arguments() -> Iterator[None]:
+    """Let a ValueError of a component say which flag is wrong: it becomes a :class:`ConfigError`. Also a decorator."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise ConfigError(str(error)) from error
 
 
 def built_in_data(folder: Path, data_format: str) -> Path:

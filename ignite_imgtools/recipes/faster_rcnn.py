@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ignite_imgtools import data, distributed, engines, handlers, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict
+from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.records import RecipeRecord
 
@@ -130,21 +130,20 @@ def _train(local_rank: int, config: Any) -> None:
     distributed.seed_all(config.seed)
 
     train_set, val_set = _create_data(config)
-    train_loader = data.create_loader(
-        train_set,
-        config.batch_size,
-        shuffle=True,
-        group_by=None if config.group_by == "none" else config.group_by,
-        aspect_bins=config.aspect_bins,
-        min_size=config.min_size,
-        max_size=config.max_size,
-        seed=config.seed,
-        num_workers=config.num_workers,
-        on_bad_sample=config.on_bad_sample,
-    )
-    val_loader = data.create_loader(
-        val_set, config.batch_size, num_workers=config.num_workers, on_bad_sample=config.on_bad_sample
-    )
+    with refused_arguments():
+        train_loader = data.create_loader(
+            train_set,
+            config.batch_size,
+            shuffle=True,
+            group_by=None if config.group_by == "none" else config.group_by,
+            aspect_bins=config.aspect_bins,
+            min_size=config.min_size,
+            max_size=config.max_size,
+            seed=config.seed,
+            num_workers=config.num_workers,
+            on_bad_sample=config.on_bad_sample,
+        )
+    val_loader = _create_val_loader(config, val_set)
     class_names = data.class_names(val_set)
 
     module = create_model(config, len(class_names)).to(device)
@@ -195,15 +194,10 @@ def evaluate(config: Config, checkpoint: Path) -> None:
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
     handlers.show_messages()
     _, val_set = _create_data(config)
-    val_loader = data.create_loader(
-        val_set, config.batch_size, num_workers=config.num_workers, on_bad_sample=config.on_bad_sample
-    )
-    model = create_model(config, len(data.class_names(val_set)))
-    handlers.load_model(checkpoint, model)
-    model.to(config.torch_device(local_rank))
+    model = _load_model(config, checkpoint, len(data.class_names(val_set))).to(config.torch_device(local_rank))
     evaluator = _create_evaluator(config, model, val_set, config.output_dir)
     handlers.attach_evaluation_summary(evaluator)
-    evaluator.run(val_loader)
+    evaluator.run(_create_val_loader(config, val_set))
 
 
 def predict(
@@ -212,10 +206,9 @@ def predict(
     """Draw what the model of ``checkpoint`` finds in ``images``, and write it to ``predictions.json``."""
     handlers.show_messages()
     record = RecipeRecord.from_checkpoint(checkpoint, "faster_rcnn", Config)
-    model = create_model(record.config, len(record.class_names))
-    handlers.load_model(checkpoint, model)
-    on_device = dataclasses.replace(record.config, device=device).torch_device(0)
-    predict_images(model.to(on_device), images, output_dir, record.class_names, score_threshold)
+    config = dataclasses.replace(record.config, device=device)
+    model = _load_model(config, checkpoint, len(record.class_names)).to(config.torch_device(0))
+    predict_images(model, images, output_dir, record.class_names, score_threshold)
 
 
 def _create_data(config: Any) -> tuple[Any, Any]:
@@ -230,6 +223,13 @@ def _create_data(config: Any) -> tuple[Any, Any]:
     )
 
 
+def _create_val_loader(config: Any, val_set: Any) -> Any:
+    return data.create_loader(
+        val_set, config.batch_size, num_workers=config.num_workers, on_bad_sample=config.on_bad_sample
+    )
+
+
+@refused_arguments()
 def create_model(config: Any, num_classes: int) -> nn.Module:
     """The detector of a configuration without ``None``; ``num_classes`` counts the background."""
     per_level = len(config.anchor_sizes) // 5
@@ -244,6 +244,13 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
         anchor_sizes=[config.anchor_sizes[level * per_level :][:per_level] for level in range(5)],
         **_HEADS[config.heads],
     )
+
+
+def _load_model(config: Any, checkpoint: Path, num_classes: int) -> nn.Module:
+    # Which layers were trained does not matter any more, and frozen ones need weights to start from.
+    model = create_model(dataclasses.replace(config, weights="none", trainable_layers=None), num_classes)
+    handlers.load_model(checkpoint, model)
+    return model
 
 
 def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
