@@ -629,7 +629,7 @@ def _swap_resumable(resumable: Any) -> Callable[[Toy], dict[str, Any]]:
         (3, _swap_resumable(_Refusing()), r"resumables/average: groups differ"),
         (3, _swap_resumable(_Checked()), r"average: seed is 1 in the file, 2 here"),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, int | str) else None,
 )
 def test_a_checkpoint_that_does_not_fit_changes_nothing(
     tmp_path: Path, classes: int, objects: Callable[[Toy], dict[str, Any]], expected: str
