@@ -18,7 +18,17 @@ def main(local_rank: int, folder: str, output_dir: str) -> None:
     train_loader = data.create_loader(train_set, batch_size=4, shuffle=True, group_by="aspect", seed=0)
     val_loader = data.create_loader(val_set, batch_size=4)
 
-    detector = models.faster_rcnn(len(data.class_names(val_set)), backbone="resnet18", min_size=64, max_size=96)
+    detector = models.faster_rcnn(
+        len(data.class_names(val_set)),
+        backbone="resnet18",
+        min_size=64,
+        max_size=96,
+        anchor_sizes=(8, 16, 32, 64, 128),
+        fpn_channels=32,
+        representation=32,
+        proposals=(50, 30),
+        box_batch_size_per_image=32,
+    )
     model = idist.auto_model(detector)
     optimizer = idist.auto_optim(torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9))
     trainer = engines.create_detection_trainer(model, engines.GradientUpdate(optimizer, clip_norm=10.0))
