@@ -2,7 +2,7 @@
 
 The precision envelope changes at true positives only, and a recall threshold ``r`` is first reached at the ``c``-th
 of them, ``c`` the smallest integer with ``c / positives >= r``. So all is sparse work on true positives after one
-sort. A *run* is the true positives of one area range, threshold and category, in falling order of score.
+sort. A *run* is the true positives of one threshold and category, in falling order of score.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ found."""
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Detections by category and falling score. ``N`` in all, ``D`` of them match anything."""
+    """Detections by category and falling score, ``N`` in all; ``D`` of them match anything.
 
-    first: NDArray[np.int64]  # [K + 1], where each category starts
-    scores: NDArray[Any]  # [N]
-    rank: NDArray[np.int32]  # [N], within image and category
-    outside: NDArray[np.uint8]  # [A, N], 0 or 1
-    matched: NDArray[np.int64]  # [D], positions in [N], ascending
-    first_matched: NDArray[np.int64]  # [K + 1], where each category starts among them
-    flags: NDArray[np.uint8]  # [2, A, T, D], 0 or 1
-
-
-@dataclass(frozen=True)
-class _Changes:
-    """Where the number of detections that count departs from those inside the range; ``V`` places, by run.
-
-    A true positive counts even if its own area is outside; a match with ignored truth does not even if inside.
+    Attributes:
+        first: int64 ``[K + 1]``, where each category starts.
+        first_matched: int64 ``[K + 1]``, where it starts among those that match.
+        scores: ``[N]``.
+        rank: int32 ``[N]``, within image and category.
+        matched: int64 ``[D]``, positions of those that match, ascending.
+        inside: bool ``[A, N]``, whether the detection counts if it matches nothing.
+        positive: bool ``[A, T, D]``, true positives.
+        extra: int8 ``[A, T, D]``, how much more the detection counts than ``inside`` says: 1 for a true positive that
+            is not inside, -1 for a match with ignored truth that is, else 0.
     """
 
-    run_row: NDArray[np.int64]  # [V], area range * T + threshold
-    detection: NDArray[np.int64]  # [V], position among the D matched ones
-    positive: NDArray[np.bool_]  # [V], whether it is a true positive
-    extra: NDArray[np.int8]  # [V], how much more it counts than its area says: -1, 0 or 1
+    first: NDArray[np.int64]
+    first_matched: NDArray[np.int64]
+    scores: NDArray[Any]
+    rank: NDArray[np.int32]
+    matched: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+    positive: NDArray[np.bool_]
+    extra: NDArray[np.int8]
 
 
 def accumulate(record: Record, positives: NDArray[np.int64], parameters: Parameters) -> Arrays:
@@ -64,122 +64,138 @@ def accumulate(record: Record, positives: NDArray[np.int64], parameters: Paramet
     areas, thresholds = parameters.shape
     recalls, limits = len(parameters.recall_thresholds), len(parameters.max_detections)
     columns = _sort(record, categories, parameters)
-    changes = _changes(columns)
-    wanted = _wanted_positives(positives, parameters.recall_thresholds)
-
     shape = (limits, areas, thresholds, categories)
-    precision, scores, recall = np.empty((*shape, recalls)), np.empty((*shape, recalls)), np.empty(shape)
-    results = None
+    # The first column belongs to no recall threshold; see _fill_area.
+    precision, scores, recall = np.zeros((*shape, 1 + recalls)), np.zeros((*shape, 1 + recalls)), np.empty(shape)
+    most = int(columns.rank.max(initial=0)) + 1
     for m, limit in reversed(list(enumerate(parameters.max_detections))):
-        if results is None or (columns.rank >= limit).any():
-            results = _accumulate_limit(columns, changes, limit, positives, wanted)
-        precision[m], recall[m], scores[m] = results
-    absent = np.broadcast_to((positives == 0).T[None, :, None, :], shape)
-    for array in (precision, recall, scores):
-        array[absent] = -1
+        if m + 1 < limits and limit >= most:  # nothing is cut off, so all is as with the next larger limit
+            precision[m], scores[m], recall[m] = precision[m + 1], scores[m + 1], recall[m + 1]
+            continue
+        within = columns.rank < limit
+        for a in range(areas):
+            own = positives[:, a]
+            wanted = _wanted_positives(own, parameters.recall_thresholds)
+            found = _fill_area(columns, a, within, wanted, precision[m, a], scores[m, a])
+            recall[m, a] = found / np.maximum(own, 1)
+    for a, k in zip(*np.nonzero(positives.T == 0), strict=True):
+        precision[:, a, :, k] = recall[:, a, :, k] = scores[:, a, :, k] = -1
     return {
-        "precision": precision.transpose(2, 4, 3, 1, 0),
+        "precision": precision[..., 1:].transpose(2, 4, 3, 1, 0),
         "recall": recall.transpose(2, 3, 1, 0),
-        "scores": scores.transpose(2, 4, 3, 1, 0),
+        "scores": scores[..., 1:].transpose(2, 4, 3, 1, 0),
     }
 
 
 def _sort(record: Record, categories: int, parameters: Parameters) -> _Sorted:
     areas, thresholds = parameters.shape
     order = sort_by_group_and_score(record.category, record.scores)
-    image = np.repeat(np.arange(len(record.counts)), record.counts)
-    rank = rank_in_group(starts_of(image, record.category))
+    image = np.repeat(np.arange(len(record.counts), dtype=np.int32), record.counts)
     counts = np.bincount(record.category, minlength=categories)
-    matched = np.flatnonzero(record.matched[order])
     matched_counts = np.bincount(record.category[record.matched], minlength=categories)
-    flag_rows = (np.cumsum(record.matched) - 1)[order[matched]]
+    matched = np.flatnonzero(record.matched[order])
+    flag_rows = (np.cumsum(record.matched, dtype=np.int32) - 1)[order[matched]]
+    flags = _bit_rows(record.flags[flag_rows], 2 * areas * thresholds)
+    counted, skipped = flags.reshape(2, areas, thresholds, len(matched))
+    inside = ~_bit_rows(record.outside[order], areas)
+    own_inside = inside[:, None, matched]
     return _Sorted(
         first=np.append(0, np.cumsum(counts)),
-        scores=record.scores[order],
-        rank=rank[order],
-        outside=_bit_rows(record.outside[order], areas),
-        matched=matched,
         first_matched=np.append(0, np.cumsum(matched_counts)),
-        flags=_bit_rows(record.flags[flag_rows], 2 * areas * thresholds).reshape(2, areas, thresholds, -1),
+        scores=record.scores[order],
+        rank=rank_in_group(starts_of(image, record.category))[order],
+        matched=matched,
+        inside=inside,
+        positive=counted,
+        extra=(counted & ~own_inside).view(np.int8) - (skipped & own_inside).view(np.int8),
     )
 
 
-def _bit_rows(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Unpack ``[n, ceil(bits / 8)]`` to ``[bits, n]``."""
+def _bit_rows(packed: NDArray[np.uint8], bits: int) -> NDArray[np.bool_]:
+    """Unpack ``[n, ceil(bits / 8)]`` to bool ``[bits, n]``."""
     columns = np.ascontiguousarray(packed.T)
-    shifts = np.arange(7, -1, -1, dtype=np.uint8)
-    unpacked = (columns[:, None, :] >> shifts[:, None]) & np.uint8(1)
+    masks = np.array([128, 64, 32, 16, 8, 4, 2, 1], dtype=np.uint8)
+    unpacked = (columns[:, None, :] & masks[:, None]) != 0
     return unpacked.reshape(8 * packed.shape[1], len(packed))[:bits]
 
 
-def _changes(columns: _Sorted) -> _Changes:
-    counted, skipped = columns.flags
-    thresholds, detections = counted.shape[1:]
-    outside = columns.outside[:, None, columns.matched]
-    places = np.flatnonzero(counted | (skipped & (outside ^ 1)))
-    row, detection = np.divmod(places, max(detections, 1))
-    positive = counted.ravel()[places].astype(bool)
-    own_outside = columns.outside[row // thresholds, columns.matched[detection]]
-    return _Changes(row, detection, positive, np.where(positive, own_outside, -1).astype(np.int8))
-
-
 def _wanted_positives(positives: NDArray[np.int64], recall_thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """int64 ``[A, K, R]``: how many true positives reach each recall threshold, in float64 as the reference divides."""
-    total = np.maximum(positives.T, 1)[:, :, None]
+    """int64 ``[K, R]``: how many true positives reach each recall threshold, in float64 as the reference divides."""
+    total = np.maximum(positives, 1)[:, None]
     wanted = np.maximum(np.ceil(recall_thresholds * total), 0)
     wanted -= (wanted > 0) & ((wanted - 1) / total >= recall_thresholds)
     wanted += wanted / total < recall_thresholds
     return wanted.astype(np.int64)
 
 
-def _accumulate_limit(
-    columns: _Sorted, changes: _Changes, limit: int, positives: NDArray[np.int64], wanted: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Precision ``[A, T, K, R]``, recall ``[A, T, K]`` and scores ``[A, T, K, R]`` with ``limit`` detections for each
-    image and category."""
-    areas, thresholds, detections = columns.flags.shape[1:]
-    categories = len(positives)
-    run_row, detection, positive, extra = changes.run_row, changes.detection, changes.positive, changes.extra
-    within = columns.rank < limit
-    if not within.all():
-        kept = within[columns.matched][detection]
-        run_row, detection, positive, extra = run_row[kept], detection[kept], positive[kept], extra[kept]
+def _fill_area(
+    columns: _Sorted,
+    area: int,
+    within: NDArray[np.bool_],
+    wanted: NDArray[np.int64],
+    precision: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Write precision and scores of one area range.
 
-    # Where each run starts among the changes, and how many true positives and extras precede it.
-    rows = np.arange(areas * thresholds)[:, None]
-    starts = np.searchsorted(run_row * detections + detection, rows * detections + columns.first_matched[:-1]).ravel()
-    positives_before = np.append(0, np.cumsum(positive))
-    extra_before = np.append(0, np.cumsum(extra, dtype=np.int64))
-    run_start = positives_before[starts]
-    run_length = np.diff(run_start, append=positives_before[-1])
+    Args:
+        within: bool ``[N]``, the detections to look at.
+        wanted: int64 ``[K, R]``, see :func:`_wanted_positives`.
+        precision, scores: float64 ``[T, K, 1 + R]``, zeros; the first column, that of the first true positive, keeps
+            the segments of neighbouring runs apart.
 
-    # At each true positive: its number in the run, and how many detections count up to it.
-    chosen = np.flatnonzero(positive)
-    number = np.arange(len(chosen)) - np.repeat(run_start, run_length) + 1
-    inside = np.cumsum((columns.outside == 0) & within, axis=1)
-    inside_before = np.concatenate([np.zeros((areas, 1), dtype=np.int64), inside], axis=1)[:, columns.first[:-1]]
-    category_sizes = np.diff(columns.first_matched)
-    inside_here = inside[:, columns.matched] - np.repeat(inside_before, category_sizes, axis=1)
-    counting = inside_here[run_row[chosen] // thresholds, detection[chosen]]
-    counting += extra_before[chosen + 1] - np.repeat(extra_before[starts], run_length)
+    Returns:
+        The number of true positives, int64 ``[T, K]``.
+    """
+    places, starts, lengths, counting = _count_at_positives(columns, area, within)
+    number = np.arange(1, len(places) + 1) - np.repeat(starts, lengths.ravel())
     precision_here = number / (counting + np.spacing(1))
 
-    shape = (areas, thresholds, categories)
-    run_start, run_length = run_start.reshape(shape), run_length.reshape(shape)
-    recall = run_length / np.maximum(positives.T, 1)[:, None, :]
-    # The first column, the first true positive, keeps the segments of neighbouring runs apart.
-    cells = np.concatenate([np.ones((areas, categories, 1), dtype=np.int64), np.maximum(wanted, 1)], axis=2)
-    reached = cells[:, None] <= run_length[..., None]
-    segments = (run_start[..., None] + cells[:, None] - 1)[reached]
-    precision, scores = np.zeros(reached.shape), np.zeros(reached.shape)
+    cells = np.maximum(np.insert(wanted, 0, 1, axis=1), 1)
+    reached = cells <= lengths[:, :, None]
+    segments = (starts.reshape(lengths.shape)[:, :, None] + cells - 1)[reached]
     if len(segments):
         precision[reached] = np.maximum.reduceat(precision_here, segments)
-        scores[reached] = columns.scores[columns.matched[detection[chosen[segments]]]]
-    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+        falling = precision[:, :, ::-1]
+        np.maximum.accumulate(falling, axis=2, out=falling)
+        scores[reached] = columns.scores[columns.matched[places[segments] % len(columns.matched)]]
 
     # Recall 0 is reached at the first detection, whatever it is.
-    present = np.diff(columns.first) > 0
-    top = np.zeros(categories)
-    top[present] = columns.scores[columns.first[:-1][present]]
-    scores = np.where((wanted == 0)[:, None], top[:, None], scores[..., 1:])
-    return envelope[..., 1:], recall, scores
+    at_once = wanted == 0
+    if at_once.any():
+        present = np.flatnonzero(np.diff(columns.first))
+        top = np.zeros(len(wanted))
+        top[present] = columns.scores[columns.first[present]]
+        np.copyto(scores[:, :, 1:], top[:, None], where=at_once)
+    return lengths
+
+
+def _count_at_positives(
+    columns: _Sorted, area: int, within: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """The true positives of one area range, ``P`` in all, run by run.
+
+    Returns:
+        Their places in ``[T, D]``, flat, int64 ``[P]``; where each run starts among them, int64 ``[T * K]``; how long
+        it is, int64 ``[T, K]``; and the detections of the category that count up to each, itself one, int32 ``[P]``.
+    """
+    matched, first_matched = columns.matched, columns.first_matched
+    thresholds, categories = columns.positive.shape[1], len(first_matched) - 1
+    matched_within = within[matched]
+    places = np.flatnonzero(columns.positive[area] & matched_within)
+    row_starts = np.arange(thresholds)[:, None] * len(matched)
+    starts = np.searchsorted(places, (row_starts + first_matched[:-1]).ravel())
+    lengths = np.diff(starts, append=len(places)).reshape(thresholds, categories)
+
+    inside = np.cumsum(columns.inside[area] & within, dtype=np.int32)
+    before = np.append(np.int32(0), inside)[columns.first[:-1]]
+    counting = np.tile(inside[matched] - np.repeat(before, np.diff(first_matched)), (thresholds, 1))
+    extra = columns.extra[area] * matched_within.view(np.int8)
+    if extra.any():
+        running = np.zeros((thresholds, len(matched) + 1), dtype=np.int32)
+        np.cumsum(extra, axis=1, out=running[:, 1:])
+        counting += running[:, 1:]
+        counting = counting.ravel()[places] - np.repeat(running[:, first_matched[:-1]].ravel(), lengths.ravel())
+    else:
+        counting = counting.ravel()[places]
+    return places, starts, lengths, counting

@@ -10,22 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PackedRows", "intersection", "pack", "pixel_counts", "rows_of_runs", "rows_spanned", "unpack"]
+from ignite_imgtools.metrics.coco.candidates import starts_of
+from ignite_imgtools.metrics.coco.ordering import rank_in_group
+from ignite_imgtools.metrics.coco.run_lengths import Runs
+
+__all__ = ["PackedCrop", "crops_of_runs", "intersections", "pack", "pixel_counts", "unpack"]
 
 # Masks are compared with the threshold a few at a time, so that the copy stays small and in the cache.
 _BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class PackedRows:
-    """The rows of one mask that are not empty.
+class PackedCrop:
+    """The part of a mask that is not empty.
 
     Attributes:
-        top: the first of the rows.
-        bits: uint8 ``[rows, ceil(W / 8)]``.
+        top: its first row.
+        left: its first byte in each row.
+        bits: uint8 ``[rows, bytes]``.
     """
 
     top: int
+    left: int
     bits: NDArray[np.uint8]
 
 
@@ -40,19 +46,27 @@ def pack(masks: Tensor) -> Tensor:
         uint8 ``[N, H, ceil(W / 8)]``, the first pixel in the highest bit.
     """
     masks = masks.detach().flatten(0, -3)
+    on_host = masks.device.type == "cpu"
+    if on_host and masks.dtype in (torch.bool, torch.uint8):
+        return torch.from_numpy(_pack_host(masks.numpy()))
     count, height, width = masks.shape
     packed = torch.empty((count, height, -(-width // 8)), dtype=torch.uint8, device=masks.device)
     block = max(1, _BLOCK_BYTES // max(1, height * width))
     for start in range(0, count, block):
         part = masks[start : start + block]
-        if part.dtype != torch.bool:
-            part = part > 0.5 if part.is_floating_point() else part != 0
-        packed[start : start + block] = _pack_host(part) if part.device.type == "cpu" else _pack_device(part)
+        if on_host and part.dtype in (torch.float32, torch.float64):  # NumPy compares several times faster
+            packed[start : start + block] = torch.from_numpy(_pack_host(np.greater(part.numpy(), 0.5)))
+            continue
+        part = part > 0.5 if part.is_floating_point() else part != 0
+        packed[start : start + block] = torch.from_numpy(_pack_host(part.numpy())) if on_host else _pack_device(part)
     return packed
 
 
-def _pack_host(masks: Tensor) -> Tensor:
-    return torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
+def _pack_host(masks: NDArray[Any]) -> NDArray[np.uint8]:
+    count, height, width = masks.shape
+    if width % 8 == 0 and masks.flags.c_contiguous:  # long rows are packed faster
+        return np.packbits(masks.reshape(count, height * width), axis=1).reshape(count, height, width // 8)
+    return np.packbits(masks, axis=2)
 
 
 def _pack_device(masks: Tensor) -> Tensor:
@@ -71,48 +85,78 @@ def pixel_counts(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
     return _bit_counts(_words(packed)).sum(axis=1, dtype=np.int64)
 
 
-def rows_spanned(packed: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows outside which each mask of ``[N, H, B]`` is empty: first and last (exclusive), two int64 ``[N]``.
-
-    They may reach a little further than the mask; of an empty mask they are any rows.
-    """
-    row_bytes = packed.shape[2]
-    words = _words(packed)
-    some = words != 0
-    first = some.argmax(axis=1) * words.itemsize
-    last = (words.shape[1] - some[:, ::-1].argmax(axis=1)) * words.itemsize
-    return first // row_bytes, -(-last // row_bytes)
-
-
-def rows_of_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], height: int, width: int) -> PackedRows:
-    """Packed bits of a mask given by its runs of ones, column by column.
+def crops_of_runs(runs: Runs, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> dict[int, PackedCrop]:
+    """Packed bits of masks given by their runs of ones, by the number of the mask; of those that have any.
 
     Args:
-        starts, ends: int64 ``[r]`` ascending, where the runs start and end (exclusive); at least one.
-        height, width: of the image.
+        runs: of ``n`` masks.
+        heights, widths: int64 ``[n]``, of the image of each.
     """
-    left, right = int(starts[0]) // height, int(ends[-1] - 1) // height + 1
-    first_row, last_row = starts % height, (ends - 1) % height
-    top, bottom = int(first_row.min()), int(last_row.max()) + 1
-    if (ends - starts > last_row - first_row + 1).any():  # a run goes on in the next column
-        top, bottom = 0, height
-    # The mask is the running sum of +1 where a run starts and -1 where it ends.
-    steps = np.zeros((right - left) * height + 1, dtype=np.int8)
-    steps[starts - left * height] += 1
-    steps[ends - left * height] -= 1
-    columns = np.cumsum(steps[:-1], dtype=np.int8).view(bool).reshape(right - left, height)
-    rows = np.zeros((bottom - top, width), dtype=bool)
-    rows[:, left:right] = columns[:, top:bottom].T
-    return PackedRows(top, np.packbits(rows, axis=1))
+    if not len(runs.mask):
+        return {}
+    mask, column, first_row, last_row = _cut_at_columns(runs, heights[runs.mask])
+    # The first run of every column is drawn at once, then the second ones, ...
+    level = rank_in_group(starts_of(mask, column))
+    heads = np.flatnonzero(starts_of(mask))
+    ends = np.append(heads[1:], len(mask))
+    tops, bottoms = np.minimum.reduceat(first_row, heads), np.maximum.reduceat(last_row, heads) + 1
+    levels = np.maximum.reduceat(level, heads) + 1
+    small = np.uint16 if heights.max() < 1 << 16 else np.uint32
+    length = (last_row - first_row).astype(small)
+    first_row = (first_row - np.repeat(tops, ends - heads)).astype(small)
+    rows = np.arange(heights.max(), dtype=small)[:, None]
+    left, width = _byte_spans(column[heads], column[ends - 1], -(-widths[mask[heads]] // 8))
+    column -= np.repeat(8 * left, ends - heads)
+
+    crops = {}
+    table = np.stack([mask[heads], heads, ends, tops, bottoms, left, width, levels], axis=1)
+    for number, head, end, top, bottom, left_byte, row_bytes, depth in table.tolist():
+        bits = np.zeros((bottom - top, 8 * row_bytes), dtype=bool)
+        for place in range(depth):
+            drawn = slice(head, end) if depth == 1 else head + np.flatnonzero(level[head:end] == place)
+            # Before its first row the difference wraps round to a large number.
+            inside = rows[: bottom - top] - first_row[drawn] <= length[drawn]
+            columns = column[drawn]
+            if columns[-1] - columns[0] + 1 == len(columns):
+                bits[:, columns[0] : columns[-1] + 1] |= inside
+            else:
+                bits[:, columns] |= inside
+        crops[number] = PackedCrop(top, left_byte, np.packbits(bits, axis=1))
+    return crops
 
 
-def intersection(mask: NDArray[np.uint8], top: int, bottom: int, other: PackedRows) -> int:
-    """Pixels set in both: a mask ``[H, B]``, empty but for its rows ``top`` to ``bottom``, and another."""
-    top, bottom = max(top, other.top), min(bottom, other.top + len(other.bits))
-    if bottom <= top:
-        return 0
-    both = mask[top:bottom] & other.bits[top - other.top : bottom - other.top]
-    return int(_bit_counts(_words(both[None])).sum(dtype=np.int64))
+def _byte_spans(
+    first_column: NDArray[np.int64], last_column: NDArray[np.int64], row_bytes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First byte and number of bytes that hold the columns; a multiple of eight where the row is long enough."""
+    left, right = first_column // 8, last_column // 8 + 1
+    width = -(-(right - left) // 8) * 8
+    fits = width <= row_bytes
+    return np.where(fits, np.minimum(left, row_bytes - width), left), np.where(fits, width, right - left)
+
+
+def _cut_at_columns(
+    runs: Runs, height: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Runs, cut where they go on in the next column: the mask, the column, the first and the last row of each."""
+    column, first_row = np.divmod(runs.starts, height)
+    last_column, last_row = np.divmod(runs.ends - 1, height)
+    parts = last_column - column + 1
+    if (parts == 1).all():
+        return runs.mask, column, first_row, last_row
+    ends = np.cumsum(parts)
+    columns = np.arange(ends[-1]) + np.repeat(column - ends + parts, parts)
+    first, last = np.zeros(ends[-1], dtype=np.int64), np.repeat(height - 1, parts)
+    first[ends - parts], last[ends - 1] = first_row, last_row
+    return np.repeat(runs.mask, parts), columns, first, last
+
+
+def intersections(packed: NDArray[np.uint8], rows: NDArray[np.int64], other: PackedCrop) -> NDArray[np.int64]:
+    """Pixels that some of the masks ``[N, H, B]``, those in ``rows`` ``[n]``, share with another: int64 ``[n]``."""
+    height, width = other.bits.shape
+    both = packed[rows, other.top : other.top + height, other.left : other.left + width]
+    both &= other.bits
+    return _bit_counts(_words(both)).sum(axis=1, dtype=np.int64)
 
 
 def _words(packed: NDArray[np.uint8]) -> NDArray[Any]:

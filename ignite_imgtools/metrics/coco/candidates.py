@@ -48,10 +48,11 @@ def order_detections(group: NDArray[np.int64], scores: NDArray[Any], limit: int)
         limit: the largest number of detections for each image and category.
     """
     order = sort_by_group_and_score(group, scores)
-    group = group[order]
-    if len(order) <= limit:
+    starts = starts_of(group[order])
+    sizes = np.diff(np.flatnonzero(starts), append=len(order))
+    if (sizes <= limit).all():
         return order
-    return order[rank_in_group(starts_of(group)) < limit]
+    return order[rank_in_group(starts) < limit]
 
 
 def starts_of(*columns: NDArray[Any]) -> NDArray[np.bool_]:

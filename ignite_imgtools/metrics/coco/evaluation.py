@@ -53,9 +53,6 @@ class Evaluation:
         place, category = place[rows], category[rows]
 
         areas = self._overlaps.areas(detections) if detections.areas is None else detections.areas
-        area = areas[rows, None]
-        lowest, highest = parameters.area_ranges.T
-        outside = (area < lowest) | (area > highest) | unverified[rows, None]
         pair_rows, truth_rows = candidate_pairs(detections.images[place] * self._categories + category, self._groups)
         kept, overlap = self._overlaps.edges(detections, rows, pair_rows, truth_rows)
         passed = np.searchsorted(parameters.match_thresholds, overlap, side="right")
@@ -68,7 +65,7 @@ class Evaluation:
             counts=np.bincount(place, minlength=len(detections.images)).astype(np.int32),
             category=category.astype(self._category_dtype),
             scores=detections.scores[rows],
-            outside=np.packbits(outside, axis=1),
+            outside=self._outside(areas[rows], unverified[rows]),
             matched=any_match,
             flags=np.packbits(flags.reshape(len(flags), math.prod(flags.shape[1:])), axis=1),
         )
@@ -108,6 +105,14 @@ class Evaluation:
             return category, rows, unverified
         # The reference pools the detections of an image category by category.
         return np.zeros_like(category), rows[np.argsort(category[rows], kind="stable")], unverified
+
+    def _outside(self, area: NDArray[np.float64], unverified: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """The bits :attr:`Record.outside` of detections of these areas, ``[n]``."""
+        bits = np.zeros((len(area), -(-len(self.parameters.area_ranges) // 8)), dtype=np.uint8)
+        for a, (lowest, highest) in enumerate(self.parameters.area_ranges):
+            outside = (area < lowest) | (area > highest) | unverified
+            bits[:, a // 8] |= outside.view(np.uint8) << np.uint8(7 - a % 8)
+        return bits
 
     def _positives(self, seen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """int64 ``[K, A]``: the truths to be found in the images ``seen``, bool ``[I]``."""

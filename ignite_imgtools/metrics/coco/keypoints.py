@@ -55,10 +55,18 @@ class TruthKeypoints:
 
 def keypoint_areas(keypoints: NDArray[np.float64]) -> NDArray[np.float64]:
     """The area that COCO gives to detected keypoints ``[n, K, 3]``: that of the box around all of them, ``[n]``."""
-    if not len(keypoints):
-        return np.zeros(0)
-    width, height = (np.ptp(keypoints[..., axis], axis=1) for axis in (0, 1))
+    lowest, highest = _extents(keypoints)
+    width, height = highest - lowest
     return width * height
+
+
+def _extents(keypoints: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest and the highest x and y of keypoints ``[n, K, 3]``, two ``[2, n]``."""
+    if not len(keypoints):
+        return np.zeros((2, 0)), np.zeros((2, 0))
+    # With the detections side by side the minima of many are found at once.
+    columns = np.ascontiguousarray(keypoints[..., :2].transpose(2, 1, 0))
+    return columns.min(axis=1), columns.max(axis=1)
 
 
 def keypoint_edges(
@@ -130,12 +138,10 @@ def _upper_bound(
 ) -> NDArray[np.float64]:
     """What the similarity of each pair cannot exceed, float64 ``[P]``: that of keypoints all as near as the boxes
     around detection and truth, with a margin for rounding."""
-    if not len(rows):
-        return np.zeros(0)
-    lowest, highest = keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)
+    lowest, highest = _extents(keypoints)
     left, top, right, bottom = (side[truth_rows] for side in truth.bounds)
-    dx = np.maximum(left - highest[rows, 0], lowest[rows, 0] - right)
-    dy = np.maximum(top - highest[rows, 1], lowest[rows, 1] - bottom)
+    dx = np.maximum(left - highest[0, rows], lowest[0, rows] - right)
+    dy = np.maximum(top - highest[1, rows], lowest[1, rows] - bottom)
     gap = np.maximum(dx, 0) ** 2 + np.maximum(dy, 0) ** 2
     scale = truth.scale[truth_rows] + np.spacing(1)
     # An object of negative area, nonsense though it is, is the more similar the farther it lies.

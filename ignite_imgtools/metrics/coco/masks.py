@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ignite_imgtools.metrics.coco import bitmaps, run_lengths
+from ignite_imgtools.metrics.coco.bitmaps import PackedCrop
 from ignite_imgtools.metrics.coco.candidates import starts_of
 from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
-from ignite_imgtools.metrics.coco.run_lengths import RunLengths, Runs
+from ignite_imgtools.metrics.coco.ordering import number_among
+from ignite_imgtools.metrics.coco.run_lengths import RunLengths
 
-__all__ = ["ImageMasks", "MaskPairs", "PackedMasks", "RunLengthMasks", "TruthMasks"]
+__all__ = ["ImageMasks", "PackedMasks", "RunLengthMasks", "TruthMasks"]
 
 
 class TruthMasks:
@@ -23,45 +26,43 @@ class TruthMasks:
 
     Args:
         truth: the annotations; each needs a ``segmentation`` and its image a height and a width.
+
+    Attributes:
+        areas: int64 ``[G]``, their pixels; -1 of those that were not needed yet.
     """
 
     def __init__(self, truth: GroundTruth):
         self._truth = truth
-        self._run_lengths: list[RunLengths | None] = [None] * len(truth)
+        self._run_lengths: dict[int, RunLengths] = {}
+        self.areas = np.full(len(truth), -1, dtype=np.int64)
 
-    def run_lengths(self, row: int) -> RunLengths:
-        """Run lengths of the annotation at ``row``.
+    def __getitem__(self, row: int) -> RunLengths:
+        """Run lengths of the annotation at ``row``, one of those given to :meth:`rasterise`."""
+        return self._run_lengths[row]
+
+    def rasterise(self, rows: NDArray[np.int64]) -> None:
+        """Make the masks of the annotations at ``rows``, in any order and any number of times.
 
         Raises:
-            DataError: its segmentation is none.
+            DataError: a segmentation is none.
         """
-        known = self._run_lengths[row]
-        if known is None:
-            annotation = self._truth.annotations[row]
-            known = run_lengths.compressed(
-                annotation.get("segmentation"),
-                *self._truth.image_size(int(self._truth.image[row])),
-                where=f"annotation {annotation['id']}",
-            )
-            self._run_lengths[row] = known
-        return known
+        rows, _ = number_among(rows[self.areas[rows] < 0], len(self._truth))
+        images = np.flatnonzero(starts_of(self._truth.image[rows])).tolist()
+        for start, end in pairwise([*images, len(rows)]):
+            own = rows[start:end].tolist()
+            segmentations = [self._truth.annotations[row].get("segmentation") for row in own]
+            names = [f"annotation {self._truth.annotations[row]['id']}" for row in own]
+            size = self._truth.image_size(int(self._truth.image[own[0]]))
+            self._run_lengths |= zip(own, run_lengths.compressed_all(segmentations, *size, names), strict=True)
+            self.areas[own] = run_lengths.areas([self._run_lengths[row] for row in own])
 
-
-@dataclass(frozen=True)
-class MaskPairs:
-    """Pairs of detections and annotations of one image.
-
-    Attributes:
-        rows, truth_rows: int64 ``[P]``: the detection, and the annotation in ``truth``. Detections of a group follow
-            each other in the order of their scores, each with all annotations of the group in rising order.
-        truth: the annotated masks, ``G`` of them.
-        crowd: bool ``[G]``.
-    """
-
-    rows: NDArray[np.int64]
-    truth_rows: NDArray[np.int64]
-    truth: Sequence[RunLengths]
-    crowd: NDArray[np.bool_]
+    def crops(self, rows: NDArray[np.int64]) -> dict[int, PackedCrop]:
+        """Packed bits of the annotations at ``rows``, each once, by row; of those that are not empty."""
+        runs = run_lengths.runs_of([self._run_lengths[row] for row in rows.tolist()])
+        images, place = np.unique(self._truth.image[rows], return_inverse=True)
+        sizes = np.array([self._truth.image_size(index) for index in images.tolist()], dtype=np.int64).reshape(-1, 2)
+        crops = bitmaps.crops_of_runs(runs, sizes[place, 0], sizes[place, 1])
+        return {int(rows[number]): crop for number, crop in crops.items()}
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class PackedMasks:
     width: int
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.bits.shape[1], self.width
+    def sizes(self) -> set[tuple[int, int]]:
+        """Height and width of the masks, all those that occur."""
+        return {(self.bits.shape[1], self.width)} if len(self.bits) else set()
 
     @cached_property
     def areas(self) -> NDArray[np.int64]:
@@ -85,41 +86,35 @@ class PackedMasks:
         """Run lengths of each mask."""
         return run_lengths.encode(bitmaps.unpack(self.bits, self.width))
 
-    def overlaps(self, pairs: MaskPairs, lowest: float) -> NDArray[np.float64]:
-        """The overlap of each pair, float64 ``[P]``; of one below ``lowest`` any number below it.
+    def overlaps(
+        self,
+        rows: NDArray[np.int64],
+        truth_rows: NDArray[np.int64],
+        truth: TruthMasks,
+        crowd: NDArray[np.bool_],
+        crops: Mapping[int, PackedCrop],
+    ) -> NDArray[np.float64]:
+        """The overlaps of pairs of a mask and an annotation: the intersection over the union or the detection.
 
         Args:
-            pairs: with annotated masks.
-            lowest: the overlap that matters.
-        """
-        counts = run_lengths.decode_counts([truth["counts"] for truth in pairs.truth])
-        runs = [run_lengths.foreground(own) for own in counts]
-        own = self.areas[pairs.rows]
-        other = np.array([(ends - starts).sum() for starts, ends in runs], dtype=np.int64)[pairs.truth_rows]
-        crowd = pairs.crowd[pairs.truth_rows]
-        # No more can be shared than the smaller of two masks.
-        union = np.where(crowd, own, np.maximum(own, other))
-        smaller = np.minimum(own, other)
-        promising = np.flatnonzero((smaller > 0) & (smaller / np.maximum(union, 1) >= lowest))
-        shared = np.zeros(len(own), dtype=np.int64)
-        shared[promising] = self._shared(pairs.rows[promising], pairs.truth_rows[promising], runs)
-        union = np.where(crowd, own, own + other - shared)
-        return shared / np.where(shared > 0, union, 1)
+            rows, truth_rows: int64 ``[P]``, the pairs.
+            truth: all annotated masks; ``crowd`` bool ``[G]`` says which are of crowds.
+            crops: of the annotations, as :meth:`TruthMasks.crops` makes them.
 
-    def _shared(self, rows: NDArray[np.int64], truth_rows: NDArray[np.int64], runs: list[Runs]) -> list[int]:
-        """Pixels in common of each pair."""
-        if not len(rows):
-            return []
-        chosen, place = np.unique(rows, return_inverse=True)
-        tops, bottoms = (side[place].tolist() for side in bitmaps.rows_spanned(self.bits[chosen]))
-        packed: dict[int, bitmaps.PackedRows] = {}
-        shared = []
-        for row, other, top, bottom in zip(rows.tolist(), truth_rows.tolist(), tops, bottoms, strict=True):
-            if other not in packed:
-                starts, ends = runs[other]
-                packed[other] = bitmaps.rows_of_runs(starts, ends, *self.size)
-            shared.append(bitmaps.intersection(self.bits[row], top, bottom, packed[other]))
-        return shared
+        Returns:
+            float64 ``[P]``.
+        """
+        shared = np.zeros(len(rows), dtype=np.int64)
+        order = np.argsort(truth_rows, kind="stable")
+        starts = np.flatnonzero(starts_of(truth_rows[order]))
+        for start, end in pairwise([*starts.tolist(), len(order)]):
+            chosen = order[start:end]
+            crop = crops.get(int(truth_rows[chosen[0]]))
+            if crop is not None:
+                shared[chosen] = bitmaps.intersections(self.bits, rows[chosen], crop)
+        area = self.areas[rows]
+        union = np.where(crowd[truth_rows], area, area + truth.areas[truth_rows] - shared)
+        return shared / np.where(shared > 0, union, 1)
 
 
 @dataclass(frozen=True)
@@ -129,10 +124,9 @@ class RunLengthMasks:
     run_lengths: Sequence[RunLengths]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        height, width = self.run_lengths[0]["size"]
-        return height, width
+    def sizes(self) -> set[tuple[int, int]]:
+        """Height and width of the masks, all those that occur."""
+        return {tuple(mask["size"]) for mask in self.run_lengths}
 
     @cached_property
     def areas(self) -> NDArray[np.int64]:
@@ -143,24 +137,21 @@ class RunLengthMasks:
         """Run lengths of each mask."""
         return list(self.run_lengths)
 
-    def overlaps(self, pairs: MaskPairs, lowest: float) -> NDArray[np.float64]:
-        """The overlap of each pair, as :meth:`PackedMasks.overlaps`."""
+    def overlaps(
+        self, rows: NDArray[np.int64], truth_rows: NDArray[np.int64], truth: TruthMasks, crowd: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """The overlaps of pairs, as :meth:`PackedMasks.overlaps`, without crops."""
         from pycocotools import mask as coco_mask
 
-        # Detections of a group all pair with the same annotations, one after the other.
-        heads = np.flatnonzero(starts_of(pairs.rows))
-        groups = heads[starts_of(pairs.truth_rows[heads])].tolist()
-        result = []
-        for start, end in pairwise([*groups, len(pairs.rows)]):
-            rows = pairs.rows[start:end][starts_of(pairs.rows[start:end])]
-            truth_rows = pairs.truth_rows[start : start + (end - start) // len(rows)]
-            table = coco_mask.iou(
-                [self.run_lengths[row] for row in rows.tolist()],
-                [pairs.truth[row] for row in truth_rows.tolist()],
-                pairs.crowd[truth_rows].astype(np.uint8),
-            )
-            result.append(table.ravel())
-        return np.concatenate(result)
+        # One call for all: pairs beyond those asked for cost less than more calls.
+        line = {row: place for place, row in enumerate(dict.fromkeys(rows.tolist()))}
+        column = {row: place for place, row in enumerate(dict.fromkeys(truth_rows.tolist()))}
+        table: NDArray[Any] = coco_mask.iou(
+            [self.run_lengths[row] for row in line],
+            [truth[row] for row in column],
+            crowd[list(column)].astype(np.uint8),
+        )
+        return table[[line[row] for row in rows.tolist()], [column[row] for row in truth_rows.tolist()]]
 
 
 ImageMasks = PackedMasks | RunLengthMasks

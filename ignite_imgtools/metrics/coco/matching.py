@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ignite_imgtools.metrics.coco.ordering import number_among
+
 __all__ = ["Edges", "match"]
 
 
@@ -61,7 +63,7 @@ def match(
     """
     if not len(edges):
         return np.zeros(0, dtype=np.int64), np.zeros((0, 2, len(ignored), thresholds), dtype=bool)
-    detections, place = np.unique(edges.detection, return_inverse=True)
+    detections, place = _numbered(edges.detection)
     rivalled = np.zeros(len(crowd), dtype=bool)
     rivalled[edges.truth[np.bincount(place)[place] > 1]] = True
     contested = rivalled[edges.truth]
@@ -80,6 +82,13 @@ def match(
     flags[place[rows[edge]], ignored[area, truth].astype(np.int64), area, threshold] = True
     matched = flags.any(axis=(1, 2, 3))
     return detections[matched], flags[matched]
+
+
+def _numbered(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct ones of ascending values, and the number of each value among them."""
+    starts = np.ones(len(values), dtype=bool)
+    starts[1:] = values[1:] != values[:-1]
+    return values[starts], np.cumsum(starts) - 1
 
 
 def _match_uncontested(edges: Edges, crowd: NDArray[np.bool_], thresholds: int) -> NDArray[np.bool_]:
@@ -103,26 +112,26 @@ def _match_contested(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The matches of any edges by deferred acceptance: edge, area range and threshold of each, three int64 ``[m]``."""
     areas, count = len(ignored), len(edges)
+    truths, place = number_among(edges.truth, len(crowd))
     # The choices of each detection, best first, for each area range; then for each threshold those that pass it.
     area = np.repeat(np.arange(areas), count)
     edge = np.tile(np.arange(count), areas)
     skipped = ignored[:, edges.truth].ravel()
-    order = np.lexsort((-edges.truth[edge], -edges.overlap[edge], skipped, edges.detection[edge], area))
+    order = np.lexsort((-place[edge], -edges.overlap[edge], skipped, edges.detection[edge], area))
     area, edge = area[order], edge[order]
     threshold, row = np.nonzero(edges.passed[edge] > np.arange(thresholds)[:, None])
     area, edge = area[row], edge[row]
     if not len(edge):
         return edge, area, threshold
 
-    _, detection = np.unique(edges.detection[edge], return_inverse=True)
-    truths, truth = np.unique(edges.truth[edge], return_inverse=True)
-    proposer = (threshold * areas + area) * len(edges) + detection
+    detection, truth = edges.detection[edge], place[edge]
     slot = (threshold * areas + area) * len(truths) + truth
     open_to_all = crowd[truths][truth]
     nobody = len(edge)
     # Positions rise with the detection within a slot, so the smallest position is the best proposer.
     holder = np.full(areas * thresholds * len(truths), nobody)
-    last = np.append(proposer[1:] != proposer[:-1], True)
+    last = np.ones(len(edge), dtype=bool)
+    last[:-1] = (detection[1:] != detection[:-1]) | (area[1:] != area[:-1]) | (threshold[1:] != threshold[:-1])
     proposals = np.flatnonzero(np.append(True, last[:-1]))
     accepted = [proposals[open_to_all[proposals]]]
     proposals = proposals[~open_to_all[proposals]]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["find_sorted", "rank_in_group", "sort_by_group_and_score"]
+__all__ = ["find_sorted", "number_among", "rank_in_group", "sort_by_group_and_score"]
 
 
 def sort_by_group_and_score(group: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.int64]:
@@ -53,3 +53,16 @@ def find_sorted(known: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[ND
         return np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
     positions = np.minimum(np.searchsorted(known, values), len(known) - 1)
     return positions, known[positions] == values
+
+
+def number_among(values: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct ones of values in 0..``limit``, ascending, and the number of each value ``[n]`` among them.
+
+    As ``numpy.unique`` with ``return_inverse``, without its sorting.
+    """
+    present = np.zeros(limit, dtype=bool)
+    present[values] = True
+    distinct = np.flatnonzero(present)
+    numbers = np.empty(limit, dtype=np.int64)
+    numbers[distinct] = np.arange(len(distinct))
+    return distinct, numbers[values]

@@ -14,7 +14,8 @@ from ignite_imgtools.metrics.coco.candidates import starts_of
 from ignite_imgtools.metrics.coco.detections import Detections
 from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
 from ignite_imgtools.metrics.coco.keypoints import TruthKeypoints, keypoint_areas, keypoint_edges
-from ignite_imgtools.metrics.coco.masks import MaskPairs, TruthMasks
+from ignite_imgtools.metrics.coco.masks import PackedMasks, TruthMasks
+from ignite_imgtools.metrics.coco.ordering import number_among
 from ignite_imgtools.metrics.coco.parameters import Parameters
 
 __all__ = ["Overlaps", "create_overlaps"]
@@ -106,25 +107,36 @@ class MaskOverlaps:
         pair_rows: NDArray[np.int64],
         truth_rows: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        self._masks.rasterise(truth_rows)
+        own = rows[pair_rows]
+        area = np.concatenate([np.zeros(0, dtype=np.int64), *(masks.areas for masks in detections.masks)])[own]
+        truth_area, crowd = self._masks.areas[truth_rows], self._truth.crowd[truth_rows]
+        # No more is shared than the smaller of two masks: most pairs need not be looked at.
+        smaller = np.minimum(area, truth_area)
+        union = np.where(crowd, area, np.maximum(area, truth_area))
+        chosen = np.flatnonzero((smaller > 0) & (smaller / np.maximum(union, 1) >= self._lowest))
+
         ends = np.cumsum(detections.counts)
-        image = np.searchsorted(ends, rows[pair_rows], side="right")
-        own_rows = rows[pair_rows] - (ends - detections.counts)[image]
+        image = np.searchsorted(ends, own[chosen], side="right")
+        own_row = own[chosen] - (ends - detections.counts)[image]
         overlap = np.zeros(len(pair_rows))
         starts = np.flatnonzero(starts_of(image)).tolist()
+        packed = np.array([isinstance(masks, PackedMasks) for masks in detections.masks], dtype=bool)
+        needed, _ = number_among(truth_rows[chosen[packed[image]]], len(self._truth))
+        crops = self._masks.crops(needed)
         for start, end in pairwise([*starts, len(image)]):
-            chosen, place = np.unique(truth_rows[start:end], return_inverse=True)
-            truth = [self._masks.run_lengths(row) for row in chosen.tolist()]
-            pairs = MaskPairs(own_rows[start:end], place, truth, self._truth.crowd[chosen])
-            overlap[start:end] = detections.masks[image[start]].overlaps(pairs, self._lowest)
+            pairs, masks = chosen[start:end], detections.masks[image[start]]
+            common = own_row[start:end], truth_rows[pairs], self._masks, self._truth.crowd
+            overlap[pairs] = masks.overlaps(*common, crops) if packed[image[start]] else masks.overlaps(*common)
         kept = np.flatnonzero(overlap >= self._lowest)
         return kept, overlap[kept]
 
     def areas(self, detections: Detections) -> NDArray[np.float64]:
         for index, masks in zip(detections.images.tolist(), detections.masks, strict=True):
             size = self._truth.image_size(index)
-            if len(masks.areas) and masks.size != size:
+            for height, width in masks.sizes - {size}:
                 raise DataError(
                     f"masks of image_id {self._truth.image_ids[index]} must be of the size of the image, "
-                    f"{size[0]} x {size[1]}, got {masks.size[0]} x {masks.size[1]}"
+                    f"{size[0]} x {size[1]}, got {height} x {width}"
                 )
         return np.concatenate([np.zeros(0), *(masks.areas for masks in detections.masks)])

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.metrics.coco.candidates import starts_of
+from ignite_imgtools.metrics.coco.ordering import rank_in_group
 
-__all__ = ["RunLengths", "Runs", "areas", "compressed", "decode_counts", "encode", "foreground"]
+__all__ = ["RunLengths", "Runs", "areas", "compressed", "compressed_all", "encode", "runs_of"]
 
 RunLengths = dict[str, Any]
 """``{"size": [height, width], "counts": bytes}``, the form pycocotools computes with."""
 
-Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Where runs of ones start and end (exclusive), in the pixels of an image read column by column."""
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of ones of several masks, all read column by column: mask by mask, in order, none of no length.
+
+    Attributes:
+        mask: int64 ``[r]``, the mask each belongs to.
+        starts, ends: int64 ``[r]``, its first pixel and the one behind its last.
+    """
+
+    mask: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
 
 # pycocotools' area and others hold the number of masks in 8 bits under NumPy 2.
 _MANY = 255
@@ -44,7 +60,8 @@ def compressed(segmentation: Any, height: int, width: int, where: str) -> RunLen
                 return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
             result = coco_mask.frPyObjects({"size": size, "counts": list(counts)}, height, width)
         else:
-            result = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+            parts = coco_mask.frPyObjects(segmentation, height, width)
+            result = parts[0] if len(parts) == 1 else coco_mask.merge(parts)
     except DataError:
         raise
     except Exception as error:
@@ -52,6 +69,28 @@ def compressed(segmentation: Any, height: int, width: int, where: str) -> RunLen
             f"{where}: expected polygons or run lengths as segmentation, got {_short(segmentation)}"
         ) from error
     return result
+
+
+def compressed_all(segmentations: Sequence[Any], height: int, width: int, names: Sequence[str]) -> list[RunLengths]:
+    """Run lengths of several segmentations of one image, as :func:`compressed`; ``names`` are for messages."""
+    from pycocotools import mask as coco_mask
+
+    result: list[Any] = [None] * len(segmentations)
+    # Polygons of one part, which most are, go through one call.
+    single = [
+        place
+        for place, parts in enumerate(segmentations)
+        if type(parts) is list and len(parts) == 1 and type(parts[0]) is list and len(parts[0]) > 4
+    ]
+    if single:
+        with contextlib.suppress(Exception):  # one is bad; below it is named
+            polygons = [segmentations[place][0] for place in single]
+            for place, mask in zip(single, coco_mask.frPyObjects(polygons, height, width), strict=True):
+                result[place] = mask
+    return [
+        compressed(segmentation, height, width, name) if mask is None else mask
+        for mask, segmentation, name in zip(result, segmentations, names, strict=True)
+    ]
 
 
 def _short(value: Any) -> str:
@@ -78,33 +117,37 @@ def encode(masks: NDArray[np.bool_]) -> list[RunLengths]:
     return coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
 
 
-def decode_counts(counts: Sequence[bytes]) -> list[NDArray[np.int64]]:
-    """The lengths of the runs of each compressed string, zeros first.
+def runs_of(run_lengths: Sequence[RunLengths]) -> Runs:
+    """The runs of ones of several masks.
 
-    A number is written in groups of 5 bits, lowest first, the sixth bit saying that more follow and the highest bit
-    of the last group giving the sign; from the fourth number on it is the difference to the number two before.
+    In the string a number is written in groups of 5 bits, lowest first, the sixth bit saying that more follow and the
+    highest bit of the last group giving the sign. Numbers are the lengths of runs of zeros and ones by turns; from the
+    fourth on the difference to the length two before is written.
     """
-    lengths = np.array([len(text) for text in counts], dtype=np.int64)
-    codes = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48
+    texts = [mask["counts"] for mask in run_lengths]
+    codes = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((codes & 0x20) == 0)
     if not len(last):
-        return [np.zeros(0, dtype=np.int64) for _ in counts]
+        return Runs(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
     first = np.append(0, last[:-1] + 1)
-    place = np.arange(last[-1] + 1) - np.repeat(first, last - first + 1)
-    values = np.add.reduceat((codes[: last[-1] + 1] & 0x1F) << (5 * place), first)
-    values -= ((codes[last] >> 4) & 1) << (5 * (last - first + 1))
-    result = []
-    for own in np.split(values, np.searchsorted(last, np.cumsum(lengths)[:-1])):
-        own[1::2] = np.cumsum(own[1::2])
-        own[2::2] = np.cumsum(own[2::2])
-        result.append(own)
-    return result
+    groups = last - first + 1
+    place = np.arange(len(codes)) - np.repeat(first, groups)
+    values = np.add.reduceat((codes & 0x1F) << (5 * place), first)
+    values -= ((codes[last] >> 4) & 1) << (5 * groups)
+
+    mask = np.repeat(np.arange(len(texts)), [len(text) for text in texts])[last]
+    number = rank_in_group(starts_of(mask))
+    lengths = values.copy()
+    for chain in (np.flatnonzero(number % 2 == 1), np.flatnonzero((number % 2 == 0) & (number > 0))):
+        lengths[chain] = _running_sum(values[chain], mask[chain])
+    ends = _running_sum(lengths, mask)
+    ones = np.flatnonzero((number % 2 == 1) & (lengths > 0))
+    return Runs(mask[ones], (ends - lengths)[ones], ends[ones])
 
 
-def foreground(counts: NDArray[np.int64]) -> Runs:
-    """The runs of ones, those of no length left out, of all runs."""
-    ends = np.cumsum(counts)
-    starts = ends - counts
-    starts, ends = starts[1::2], ends[1::2]
-    some = ends > starts
-    return starts[some], ends[some]
+def _running_sum(values: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The running sum of values ``[n]``, anew for each of the ascending groups."""
+    total = np.cumsum(values)
+    heads = np.flatnonzero(starts_of(group))
+    before = total[heads] - values[heads]
+    return total - np.repeat(before, np.diff(heads, append=len(values)))
