@@ -71,10 +71,10 @@ def test_torchrun_on_one_node(dataset: Path, spawned: Path, tmp_path: Path) -> N
 
 def test_torchrun_on_two_nodes(dataset: Path, spawned: Path, tmp_path: Path) -> None:
     address = ["--master-addr", "127.0.0.1", "--master-port", str(_free_port())]
+    script = [str(_SCRIPT), str(dataset), str(tmp_path / "run")]
     _run(
         [
-            [*_TORCHRUN, "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1", *address]
-            + [str(_SCRIPT), str(dataset), str(tmp_path / "run")]
+            [*_TORCHRUN, "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1", *address, *script]
             for node in range(2)
         ]
     )

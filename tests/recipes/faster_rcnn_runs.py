@@ -14,8 +14,8 @@ import torch
 __all__ = ["SMALL", "assert_same_run", "command", "metrics_lines", "run"]
 
 SMALL = (
-    "--backbone resnet18 --heads small --min-size 48 --max-size 64 --anchor-sizes 8 12 16 32 64 --optimizer sgd "
-    "--lr 0.01 --batch-size 4 --device cpu"
+    "--backbone resnet18 --heads small --min-size 48 --max-size 64 --anchor-sizes 8 12 16 32 64 --optimizer adamw "
+    "--lr 1e-3 --weight-decay 0.01 --warmup 5 --batch-size 4 --group-by none --device cpu"
 ).split()
 
 

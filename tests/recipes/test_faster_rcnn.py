@@ -19,15 +19,15 @@ from tests.recipes.faster_rcnn_runs import SMALL, metrics_lines, run
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data("coco", tmp_path_factory.mktemp("data") / "coco", num_train=10, num_val=21, image_size=80)
+    return make_data("coco", tmp_path_factory.mktemp("data") / "coco", num_train=160, num_val=21, image_size=80)
 
 
 @pytest.fixture(scope="module")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    args = ["--data", str(dataset), "--output-dir", str(folder), "--epochs", "2", "--log-every", "2", "--val-losses"]
+    args = ["--data", str(dataset), "--output-dir", str(folder), "--epochs", "2", "--log-every", "10", "--val-losses"]
     printed = run("train", "faster_rcnn", *args, *SMALL)
-    assert "Epoch: [1]  [2/" in printed
+    assert "Epoch: [1]  [10/40]" in printed
     assert "val/bbox/AP50: " in printed
     return folder
 
@@ -52,7 +52,7 @@ def test_the_run_folder_is_complete(trained: Path) -> None:
 
 def test_a_finished_run_is_left_as_it_is(trained: Path, dataset: Path) -> None:
     before = (trained / "metrics.jsonl").read_bytes()
-    args = ["--data", str(dataset), "--output-dir", str(trained), "--epochs", "2", "--log-every", "2", "--val-losses"]
+    args = ["--data", str(dataset), "--output-dir", str(trained), "--epochs", "2", "--log-every", "10", "--val-losses"]
     run("train", "faster_rcnn", *args, *SMALL)
     assert (trained / "metrics.jsonl").read_bytes() == before
 
@@ -114,7 +114,7 @@ def test_another_configuration_does_not_get_the_folder(
 ) -> None:
     from ignite_imgtools.cli import main
 
-    args = ["--data", str(dataset), "--output-dir", str(trained), "--epochs", "2", "--log-every", "2", "--seed", "7"]
+    args = ["--data", str(dataset), "--output-dir", str(trained), "--epochs", "2", "--log-every", "10", "--seed", "7"]
     assert main(["train", "faster_rcnn", *args, *SMALL]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

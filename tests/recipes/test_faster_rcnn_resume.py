@@ -14,7 +14,7 @@ import pytest
 from ignite_imgtools.data.make_data import make_data
 from tests.recipes.faster_rcnn_runs import SMALL, assert_same_run, command, metrics_lines, run
 
-_ARGS = "--epochs 6 --accumulate 2 --ema-decay 0.9 --log-every 1 --checkpoint-every 1 --group-by aspect".split()
+_ARGS = "--epochs 6 --accumulate 2 --ema-decay 0.9 --log-every 1 --checkpoint-every 1".split()
 
 
 @pytest.fixture(scope="module")
