@@ -41,7 +41,7 @@ def test_the_script_trains_on_two_processes_and_goes_on_where_it_was(tmp_path: P
 
     for epochs in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "script.py", epochs], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            [sys.executable, "script.py", epochs], cwd=tmp_path, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

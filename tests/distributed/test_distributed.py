@@ -152,7 +152,7 @@ def test_models_are_wrapped_and_start_equal() -> None:
 
 def _draw() -> list[float]:
     distributed.seed_step(3, 17)
-    return [torch.rand(1).item(), random.random(), float(np.random.rand())]
+    return [torch.rand(1).item(), random.random(), float(np.random.rand())]  # noqa: NPY002  # users draw from it
 
 
 def test_steps_draw_by_seed_iteration_and_rank_alone() -> None:

@@ -37,7 +37,7 @@ def _run(commands: list[list[str]]) -> None:
     ]
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=300)
+            output, _ = process.communicate(timeout=900)
             assert process.returncode == 0, output
     finally:
         for process in processes:

@@ -24,7 +24,7 @@ def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "ignite_imgtools", *args]
 
 
-def run(*args: str, timeout: float = 300) -> str:
+def run(*args: str, timeout: float = 900) -> str:
     """What a command that must succeed printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command(*args), env=environment, capture_output=True, text=True, timeout=timeout)

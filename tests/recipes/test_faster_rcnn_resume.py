@@ -47,7 +47,7 @@ def _kill_within(arguments: list[str], log: Path, epoch: int) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and process.poll() is None:
             # The last line may be half written.
             lines = log.read_text().split("\n")[:-1] if log.exists() else []
