@@ -42,7 +42,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
     states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (one, other)]
     for state in states:
-        state["resumables"]["recipe"]["config"].pop("output_dir")
+        for name in ("output_dir", "num_workers"):
+            state["resumables"]["recipe"]["config"].pop(name)
     _assert_equal(*states, "checkpoint")
 
 
