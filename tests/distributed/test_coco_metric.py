@@ -10,7 +10,7 @@ import pytest
 
 from ignite_imgtools.metrics import CocoMetric
 from tests.distributed.spawn import run_processes
-from tests.metrics.coco.cases import Case, box_case
+from tests.metrics.coco.cases import Case, box_case, keypoint_case, mask_case
 from tests.metrics.coco.reference import coco_of, evaluate, results_of
 
 
@@ -61,6 +61,28 @@ def test_the_arrays_do_not_depend_on_the_processes(world_size: int, shuffle: boo
         for name in ("precision", "recall", "scores"):
             np.testing.assert_array_equal(result[name], reference.eval[name])
         assert list(result["numbers"].values()) == list(reference.stats)
+
+
+def _evaluate_type(cases: list[Case], iou_type: str) -> list[dict[str, Any]]:
+    """One metric after the other; images are dealt out in turn."""
+    found = []
+    for case in cases:
+        metric = CocoMetric(coco_of(case.dataset), (iou_type,), keep_results=True)
+        for id_ in list(case.predictions)[idist.get_rank() :: idist.get_world_size()]:
+            metric.update(([case.predictions[id_]], [{"image_id": id_}]))
+        found.append({**metric.arrays(iou_type), "results": metric.results(iou_type)})
+    return found
+
+
+@pytest.mark.parametrize(("iou_type", "make"), [("bbox", box_case), ("segm", mask_case), ("keypoints", keypoint_case)])
+def test_results_and_arrays_of_every_type_are_gathered(iou_type: str, make: Any) -> None:
+    cases = [case for case in map(make, range(20, 40)) if case.predictions]
+    for found in run_processes(_evaluate_type, 2, cases, iou_type):
+        for case, own in zip(cases, found, strict=True):
+            reference = evaluate(case.dataset, own["results"], list(case.predictions), iou_type)
+            assert len(own["results"]) == sum(len(p["scores"]) for p in case.predictions.values())
+            for name in ("precision", "recall", "scores"):
+                np.testing.assert_array_equal(own[name], reference.eval[name])
 
 
 def _see_nothing() -> dict[str, float]:

@@ -222,18 +222,16 @@ def _as_run_lengths(mask: Mapping[str, Any], where: str) -> RunLengths:
 
 
 def _to_host(batch: _Batch) -> _Batch:
-    packed = [masks for masks in batch.masks if isinstance(masks, _PackedOnItsWay)]
-    on_cuda = any(column.is_cuda for column in (*batch.columns.values(), *(masks.bits for masks in packed)))
+    packed = (masks.bits for masks in batch.masks if isinstance(masks, _PackedOnItsWay))
+    device = next((column.device for column in (*batch.columns.values(), *packed) if column.is_cuda), None)
+    on_cuda = device is not None
     # From CUDA into pinned memory, behind the kernels that compute them; the event says when all has arrived.
     columns = {key: column.to("cpu", non_blocking=on_cuda) for key, column in batch.columns.items()}
     masks = [
         masks if isinstance(masks, list) else _PackedOnItsWay(masks.bits.to("cpu", non_blocking=on_cuda), masks.width)
         for masks in batch.masks
     ]
-    arrived = None
-    if on_cuda:
-        arrived = torch.cuda.Event()
-        arrived.record()
+    arrived = torch.cuda.current_stream(device).record_event() if on_cuda else None
     return _Batch(batch.counts, columns, masks, arrived)
 
 
@@ -243,11 +241,12 @@ def _as_masks(masks: _PackedOnItsWay | list[RunLengths]) -> ImageMasks:
 
 def _join(tensors: list[Tensor], key: str) -> NDArray[Any]:
     if any(tensor.dtype != tensors[0].dtype for tensor in tensors):
-        return np.concatenate([_to_array(tensor, key) for tensor in tensors])
+        return np.concatenate([_to_array(tensor.clone(), key) for tensor in tensors])
     return _to_array(torch.cat(tensors), key)
 
 
 def _to_array(column: Tensor, key: str) -> NDArray[Any]:
+    """A column as an array; the memory of ``column`` is used."""
     if key == "labels":
         return column.to(torch.int64).numpy()
     if key == "boxes":
@@ -259,10 +258,11 @@ def _to_array(column: Tensor, key: str) -> NDArray[Any]:
 
 
 def _check_numbers(key: str, values: NDArray[Any], counts: NDArray[np.int64], image_ids: NDArray[np.int64]) -> None:
-    total = values.sum()
-    if not (np.isnan(total) if key == "scores" else not np.isfinite(total)):
-        return  # one number that is not finite makes the sum so
-    bad = np.isnan(values) if key == "scores" else ~np.isfinite(values)
+    good: Any = (lambda numbers: ~np.isnan(numbers)) if key == "scores" else np.isfinite
+    with np.errstate(invalid="ignore", over="ignore"):
+        if good(values.sum()):  # a bad number makes the sum bad
+            return
+    bad = ~good(values)
     if bad.any():
         row = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0]
         place = np.searchsorted(np.cumsum(counts), row, side="right")

@@ -109,6 +109,8 @@ class CocoMetric(Metric):
             )
             for iou_type in ((iou_types,) if isinstance(iou_types, str) else iou_types)
         }
+        if not self._evaluations:
+            raise ValueError("iou_types must name one type of overlap at least, got none")
         self._per_class = per_class
         self._every_image = images == "all"
         self._keep_results = keep_results
@@ -122,8 +124,14 @@ class CocoMetric(Metric):
 
     @property
     def ground_truth(self) -> GroundTruth:
-        """The annotations as columns; its ``category_names`` stand along the category axis of :meth:`arrays`."""
+        """The annotations as columns."""
         return self._truth
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Names along the category axis of :meth:`arrays`: ``("all",)`` where categories are pooled."""
+        pooled = not next(iter(self._evaluations.values())).parameters.use_cats
+        return ("all",) if pooled else self._truth.category_names
 
     @property
     def images(self) -> Literal["seen", "all"]:
@@ -165,8 +173,7 @@ class CocoMetric(Metric):
             parameters = self.parameters(iou_type)
             numbers = summarize(arrays, parameters)
             if self._per_class:
-                names = self._truth.category_names if parameters.use_cats else ("all",)
-                classes = per_class_precision(arrays, parameters, names)
+                classes = per_class_precision(arrays, parameters, self.category_names)
                 numbers |= {f"AP/{name}": value for name, value in classes.items()}
             result |= {f"{iou_type}/{name}": value for name, value in numbers.items()}
         return result

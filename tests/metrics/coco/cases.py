@@ -77,19 +77,32 @@ def _dataset(
 
 
 def _boxes(rng: np.random.Generator, count: int, near: np.ndarray) -> np.ndarray:
-    """xyxy boxes, on a coarse grid (so that overlaps tie and hit thresholds), fine ones, empty ones, copies."""
-    kind = rng.integers(0, 6, size=count)
+    """xyxy boxes, on a coarse grid (so that overlaps tie and hit thresholds), fine ones, empty ones, copies.
+
+    Some lie half-way between two of those they are ``near``, which they overlap alike if these are of one size.
+    """
+    kind = rng.integers(0, 7, size=count)
     corner = rng.integers(0, 8, size=(count, 2)) * 10.0
     size = rng.integers(1, 9, size=(count, 2)) * _pick(rng, 5.0, 10.0, 16.0)
     size[kind == 0] = rng.uniform(0, 120, size=(np.count_nonzero(kind == 0), 2))
     size[kind == 1] = _pick(rng, (32.0, 32.0), (96.0, 96.0), (64.0, 16.0), (0.0, 10.0))
     boxes = np.concatenate([corner, corner + size], axis=1)
     if len(near):
-        copied = kind >= 4
+        copied = (kind == 4) | (kind == 5)
         boxes[copied] = near[rng.integers(len(near), size=np.count_nonzero(copied))]
         moved = kind == 5
         boxes[moved, 2:] -= rng.integers(0, 5, size=(np.count_nonzero(moved), 1)) * 2.5
+        between = kind == 6
+        boxes[between] = near[rng.integers(len(near), size=(np.count_nonzero(between), 2))].mean(axis=1)
     return boxes
+
+
+def _with_twins(rng: np.random.Generator, boxes: np.ndarray) -> np.ndarray:
+    """The boxes, some of them a second time a fifth of their width to the right."""
+    twins = boxes[rng.random(len(boxes)) < 0.3]
+    step = (twins[:, 2] - twins[:, 0]) / 5
+    twins = twins + np.stack([step, 0 * step, step, 0 * step], axis=1)
+    return rng.permutation(np.concatenate([boxes, twins]))
 
 
 def box_case(seed: int) -> Case:
@@ -101,7 +114,7 @@ def box_case(seed: int) -> Case:
     annotations: Annotations = []
     predictions: dict[int, dict[str, Any]] = {}
     for image in images:
-        truth = _boxes(rng, int(_pick(rng, 0, 1, 2, 3, 6)), np.zeros((0, 4)))
+        truth = _with_twins(rng, _boxes(rng, int(_pick(rng, 0, 1, 2, 3, 6)), np.zeros((0, 4))))
         for x1, y1, x2, y2 in truth.tolist():
             width, height = x2 - x1, y2 - y1
             box = [x1, y1, width, height]

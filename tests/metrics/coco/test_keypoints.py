@@ -12,6 +12,7 @@ import torch
 
 from ignite_imgtools.formats import DataError
 from ignite_imgtools.metrics import CocoMetric
+from ignite_imgtools.metrics.coco.keypoints import TruthKeypoints, _upper_bound, keypoint_edges
 from tests.metrics.coco.cases import keypoint_case
 from tests.metrics.coco.compare import assert_equal, check_case, evaluated
 from tests.metrics.coco.reference import coco_of, evaluate, results_of
@@ -89,3 +90,21 @@ def test_people_need_not_have_17_keypoints() -> None:
 def test_pooled_keypoints_are_refused() -> None:
     with pytest.raises(ValueError, match="use_cats=False is defined for bbox and segm, not for keypoints"):
         CocoMetric(coco_of(keypoint_case(0).dataset), ("keypoints",), use_cats=False)
+
+
+def test_pairs_that_are_left_out_are_not_similar() -> None:
+    """The bound by which far pairs are left out is never below the similarity, even of objects of one keypoint."""
+    rng = np.random.default_rng(0)
+    labelled = rng.random((40, 17)) < rng.choice([0, 0.06, 0.5, 1], size=(40, 1))
+    points = np.concatenate([rng.uniform(0, 40, size=(40, 17, 2)), labelled[..., None]], axis=2)
+    truth = TruthKeypoints.of(points, rng.uniform(0, 40, size=(40, 4)), rng.uniform(1, 4000, size=40))
+    found = rng.uniform(0, 60, size=(50, 1, 3)) + rng.uniform(0, 3, size=(50, 17, 3))
+    sigmas = rng.uniform(0.02, 0.2, size=17)
+    rows, truth_rows = (index.ravel() for index in np.indices((50, 40)))
+    kept, similarity = keypoint_edges(found, truth, sigmas, rows, truth_rows, lowest=-1)
+    assert len(kept) == 2000
+    bound = _upper_bound(found, truth, (2 * sigmas).max() ** 2, rows, truth_rows)
+    assert (bound >= similarity).all()
+    assert ((bound < 0.5) & (similarity > 1e-9)).any()
+    some, _ = keypoint_edges(found, truth, sigmas, rows, truth_rows, lowest=0.5)
+    assert some.tolist() == np.flatnonzero(similarity >= 0.5).tolist() != []

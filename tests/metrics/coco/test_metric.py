@@ -114,12 +114,37 @@ def test_predictions_are_copied() -> None:
     assert metric.compute()["bbox/AR100"] == 1.0
 
 
+def test_updates_in_inference_mode() -> None:
+    metric = metric_of()
+    with torch.inference_mode():
+        half = prediction(boxes=torch.tensor([[10.0, 10.0, 30.0, 30.0]]).half())
+        metric.update(([prediction(), half], [{"image_id": 1}, {"image_id": 2}]))
+    assert metric.compute()["bbox/AR100"] == 1.0
+
+
+def test_what_comes_after_the_hundredth_does_not_count() -> None:
+    boxes = torch.cat([torch.zeros(100, 4), torch.tensor([[10.0, 10.0, 30.0, 30.0]])])
+    many = {"boxes": boxes, "labels": torch.full((101,), 3), "scores": torch.linspace(1, 0, 101)}
+    for limits, recall in (((1, 10, 100), 0.0), ((101,), 1.0)):
+        metric = metric_of(max_detections=limits)
+        metric.update(([many], [{"image_id": 1}]))
+        assert metric.compute()[f"bbox/AR{limits[-1]}"] == recall
+
+
+def test_pooled_categories_have_one_name() -> None:
+    metric = metric_of(use_cats=False, per_class=True)
+    metric.update(([prediction(labels=torch.tensor([8]))], [{"image_id": 1}]))
+    assert metric.compute()["bbox/AP/all"] == pytest.approx(1)
+    assert (metric.category_names, metric_of().category_names) == (("all",), ("cat", "dog"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"scores": torch.tensor([float("nan")])}, "image_id 1: scores must be no NaN, got nan in detection 0"),
         ({"boxes": torch.tensor([[0, 0, float("nan"), 9]])}, r"image_id 1: boxes must be finite, got \[0.0, 0.0, nan"),
         ({"boxes": torch.tensor([[0, 0, float("inf"), 9]])}, "image_id 1: boxes must be finite"),
+        ({"boxes": torch.tensor([[0, float("-inf"), float("inf"), 9]])}, "image_id 1: boxes must be finite"),
         ({"boxes": torch.zeros(2, 4)}, r"image_id 1: boxes must be \[1, 4\], one for each score, got \[2, 4\]"),
         ({"labels": torch.tensor([1.0])}, "image_id 1: labels must be integers, got torch.float32"),
         ({"scores": torch.tensor(0.5)}, r"image_id 1: scores must be \[N\], one for each score, got \[\]"),
@@ -159,6 +184,7 @@ def test_one_prediction_for_each_target() -> None:
     ("options", "message"),
     [
         ({"iou_types": ("box",)}, "iou_types must be of bbox, segm, keypoints, got 'box'"),
+        ({"iou_types": ()}, "iou_types must name one type"),
         ({"images": "some"}, 'images must be "seen" or "all"'),
         ({"iou_thresholds": [0.7, 0.5]}, "iou_thresholds must be a list of ascending numbers"),
         ({"recall_thresholds": []}, "recall_thresholds must be a list of ascending numbers"),
