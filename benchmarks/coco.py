@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import hashlib
 import importlib.util
 import io
 import json
@@ -32,6 +33,9 @@ from typing import Any
 import numpy as np
 import torch
 from coco_workloads import Workload, box_workload, draw_masks, keypoint_workload, mask_workload
+
+Answer = tuple[list[float], dict[str, Any]]
+"""COCO's numbers, and the arrays ``precision``, ``recall`` and ``scores`` if there are any."""
 
 _BATCH = 16
 _TYPES = {"boxes": "bbox", "keypoints": "keypoints", "masks": "segm", "run-lengths": "segm"}
@@ -53,9 +57,9 @@ class Stopwatch:
     def last_batch_is_done(self) -> None:
         self._last = time.process_time()
 
-    def stop(self) -> dict[str, float]:
+    def stop(self) -> None:
         now = time.process_time()
-        return {"total": now - self._start - self._paused, "end": now - self._last}
+        self.times = {"total": now - self._start - self._paused, "end": now - self._last}
 
 
 def _batches(workload: Workload, watch: Stopwatch) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
@@ -96,7 +100,7 @@ def _results(image_id: int, prediction: dict[str, Any], iou_type: str, encode: C
     return [r | {"segmentation": mask} for r, mask in zip(common, masks, strict=True)]
 
 
-def _coco_metric(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _coco_metric(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     from pycocotools.coco import COCO
 
     from ignite_imgtools.metrics import CocoMetric
@@ -109,10 +113,12 @@ def _coco_metric(workload: Workload, iou_type: str, watch: Stopwatch) -> list[fl
     for ids, predictions in _batches(workload, watch):
         metric.update((predictions, [{"image_id": id_} for id_ in ids]))
     watch.last_batch_is_done()
-    return list(metric.compute().values())
+    numbers = list(metric.compute().values())
+    watch.stop()
+    return numbers, metric.arrays(iou_type)
 
 
-def _pycocotools(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _pycocotools(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -130,10 +136,11 @@ def _pycocotools(workload: Workload, iou_type: str, watch: Stopwatch) -> list[fl
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return evaluation.stats.tolist()
+    watch.stop()
+    return evaluation.stats.tolist(), evaluation.eval
 
 
-def _faster_coco_eval(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _faster_coco_eval(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     from faster_coco_eval import COCO, COCOeval_faster
     from faster_coco_eval import mask as faster_mask
 
@@ -148,10 +155,11 @@ def _faster_coco_eval(workload: Workload, iou_type: str, watch: Stopwatch) -> li
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return np.asarray(evaluation.stats)[: 10 if iou_type == "keypoints" else 12].tolist()
+    watch.stop()
+    return np.asarray(evaluation.stats)[: 10 if iou_type == "keypoints" else 12].tolist(), evaluation.eval
 
 
-def _hotcoco(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _hotcoco(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     import hotcoco
 
     coco = hotcoco.COCO(workload.dataset)
@@ -163,7 +171,8 @@ def _hotcoco(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]
     watch.last_batch_is_done()
     evaluation = hotcoco.COCOeval(coco, coco.load_res(results), iou_type)
     evaluation.run()
-    return list(evaluation.stats)
+    watch.stop()
+    return list(evaluation.stats), evaluation.eval
 
 
 def _rows(image_id: int, prediction: dict[str, Any]) -> np.ndarray:
@@ -178,7 +187,7 @@ def _rows(image_id: int, prediction: dict[str, Any]) -> np.ndarray:
     return rows
 
 
-def _hotcoco_arrays(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _hotcoco_arrays(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     import hotcoco
 
     coco = hotcoco.COCO(workload.dataset)
@@ -189,10 +198,11 @@ def _hotcoco_arrays(workload: Workload, iou_type: str, watch: Stopwatch) -> list
     watch.last_batch_is_done()
     evaluation = hotcoco.COCOeval(coco, coco.load_res(np.concatenate(rows)), iou_type)
     evaluation.run()
-    return list(evaluation.stats)
+    watch.stop()
+    return list(evaluation.stats), evaluation.eval
 
 
-def _hotcoco_streaming(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _hotcoco_streaming(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     import hotcoco
 
     truth: dict[int, list[Any]] = {id_: [] for id_ in workload.image_ids}
@@ -209,10 +219,11 @@ def _hotcoco_streaming(workload: Workload, iou_type: str, watch: Stopwatch) -> l
     evaluation = streaming.finalize()
     evaluation.accumulate()
     evaluation.summarize()
-    return list(evaluation.stats)
+    watch.stop()
+    return list(evaluation.stats), evaluation.eval
 
 
-def _torchmetrics(workload: Workload, iou_type: str, watch: Stopwatch, backend: Any = "pycocotools") -> list[float]:
+def _torchmetrics(workload: Workload, iou_type: str, watch: Stopwatch, backend: Any = "pycocotools") -> Answer:
     from torchmetrics.detection import MeanAveragePrecision
 
     truth: dict[int, list[Any]] = {id_: [] for id_ in workload.image_ids}
@@ -230,8 +241,9 @@ def _torchmetrics(workload: Workload, iou_type: str, watch: Stopwatch, backend: 
         metric.update(predictions, [targets[id_] for id_ in ids])
     watch.last_batch_is_done()
     numbers = metric.compute()
+    watch.stop()
     keys = "map map_50 map_75 map_small map_medium map_large mar_1 mar_10 mar_100 mar_small mar_medium mar_large"
-    return [float(numbers[key]) for key in keys.split()]
+    return [float(numbers[key]) for key in keys.split()], {}
 
 
 def _torchmetrics_target(annotations: list[Any], image: Any, iou_type: str) -> dict[str, Any]:
@@ -255,11 +267,11 @@ def _torchmetrics_target(annotations: list[Any], image: Any, iou_type: str) -> d
     return target
 
 
-def _torchmetrics_faster(workload: Workload, iou_type: str, watch: Stopwatch) -> list[float]:
+def _torchmetrics_faster(workload: Workload, iou_type: str, watch: Stopwatch) -> Answer:
     return _torchmetrics(workload, iou_type, watch, "faster_coco_eval")
 
 
-_SYSTEMS: dict[str, tuple[Callable[[Workload, str, Stopwatch], list[float]], str, tuple[str, ...]]] = {
+_SYSTEMS: dict[str, tuple[Callable[[Workload, str, Stopwatch], Answer], str, tuple[str, ...]]] = {
     "CocoMetric": (_coco_metric, "pycocotools", tuple(_TYPES)),
     "pycocotools": (_pycocotools, "pycocotools", tuple(_TYPES)),
     "faster-coco-eval": (_faster_coco_eval, "faster_coco_eval", tuple(_TYPES)),
@@ -296,8 +308,17 @@ def measure(system: str, kind: str, images: int) -> dict[str, Any]:
         gc.collect()
         gc.freeze()  # collections look at what is made from here on, not at all of torch
         before = _restart_peak()
-        numbers = run(workload, _TYPES[kind], watch)
-    return {**watch.stop(), "memory": _status("VmHWM") - before, "numbers": numbers}
+        numbers, arrays = run(workload, _TYPES[kind], watch)
+        memory = _status("VmHWM") - before
+    return {**watch.times, "memory": memory, "numbers": numbers, "arrays": _digest(arrays)}
+
+
+def _digest(arrays: dict[str, Any]) -> str:
+    """Equal for equal arrays; adding 0 makes the two zeros one."""
+    if not arrays:
+        return ""
+    parts = [np.ascontiguousarray(np.asarray(arrays[name]) + 0.0) for name in ("precision", "recall", "scores")]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 def _restart_peak() -> float:
@@ -333,6 +354,9 @@ def compare(kind: str, systems: list[str], rounds: int, images: int) -> None:
         ratios = f"{own['total'] / medians[first]['total']:8.1f}{own['end'] / medians[first]['end']:9.1f}"
         apart = max(abs(a - b) for a, b in zip(found[system][0]["numbers"], numbers, strict=True))
         difference = "equal" if apart == 0 else f"{apart:.0e}"
+        if apart == 0 and found[system][0]["arrays"]:
+            same = found[system][0]["arrays"] == found[first][0]["arrays"]
+            difference += ", arrays too" if same else ", arrays differ"
         print(f"{system:22}{own['total']:10.3f}{own['end']:10.3f}{own['memory']:8.0f} MB{ratios}   {difference}")
 
 

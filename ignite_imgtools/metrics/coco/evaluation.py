@@ -22,7 +22,7 @@ __all__ = ["Evaluation"]
 
 
 class Evaluation:
-    """Evaluates detections against a ground truth; it has no state beyond the two arguments.
+    """Evaluates detections against a ground truth; it keeps nothing of the detections.
 
     Args:
         truth: the annotations.

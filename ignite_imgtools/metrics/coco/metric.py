@@ -67,6 +67,16 @@ class CocoMetric(Metric):
         chunk_images: how many images are matched together; more is faster up to a point, and makes a longer pause.
         output_transform: from the engine's output to ``(y_pred, y)`` or a dict with these keys.
 
+    Example:
+        >>> from types import SimpleNamespace
+        >>> cat = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 20], "area": 400}
+        >>> index = {"images": [{"id": 7}], "categories": [{"id": 3, "name": "cat"}], "annotations": [cat]}
+        >>> metric = CocoMetric(SimpleNamespace(dataset=index))
+        >>> found = {"boxes": torch.tensor([[12.5, 10.0, 30.0, 30.0]]), "labels": torch.tensor([3])}
+        >>> metric.update(([{**found, "scores": torch.tensor([0.9])}], [{"image_id": 7}]))
+        >>> {key: round(metric.compute()[f"bbox/{key}"], 3) for key in ("AP", "AP50", "APl")}
+        {'AP': 0.8, 'AP50': 1.0, 'APl': -1.0}
+
     Raises:
         DataError: an id in ``coco`` or an ``image_id`` is no integer, an ``image_id`` is unknown, a prediction lacks
             a key, has a wrong shape or a value that is no number; a bad number may be found some updates later.

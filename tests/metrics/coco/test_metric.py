@@ -106,6 +106,16 @@ def test_no_detection(empty: dict[str, Any]) -> None:
     assert metric.compute()["bbox/AR100"] == 0.0
 
 
+@pytest.mark.parametrize("categories", [[], [{"id": 1}]])
+def test_a_data_set_without_objects(categories: list[Any]) -> None:
+    coco = coco_of({"images": [{"id": 1, "height": 9, "width": 9}], "categories": categories, "annotations": []})
+    metric = CocoMetric(coco, ("bbox", "segm", "keypoints"), per_class=True, images="all")
+    assert set(metric.compute().values()) == {-1.0}
+    masks, keypoints = torch.ones(1, 9, 9), torch.zeros(1, 17, 3)
+    metric.update(([prediction(masks=masks, keypoints=keypoints, labels=torch.tensor([1]))], [{"image_id": 1}]))
+    assert set(metric.compute().values()) == {-1.0}
+
+
 def test_predictions_are_copied() -> None:
     metric = metric_of()
     reused = prediction()
