@@ -1,6 +1,26 @@
 """Models, and builders over torchvision's."""
 
 from ignite_imgtools.models.rcnn import faster_rcnn, resnet_fpn
+from ignite_imgtools.models.segmentation import deeplab_v3, fcn, lraspp
+from ignite_imgtools.models.u2net import U2Net, u2net, u2net_lite
+from ignite_imgtools.models.unet import EncoderUNet, UNet, unet, unet_mobilenet_v3_large, unet_vgg16
 from ignite_imgtools.models.weights import LoadedWeights, load_weights, read_weights
 
-__all__ = ["LoadedWeights", "faster_rcnn", "load_weights", "read_weights", "resnet_fpn"]
+__all__ = [
+    "EncoderUNet",
+    "LoadedWeights",
+    "U2Net",
+    "UNet",
+    "deeplab_v3",
+    "faster_rcnn",
+    "fcn",
+    "load_weights",
+    "lraspp",
+    "read_weights",
+    "resnet_fpn",
+    "u2net",
+    "u2net_lite",
+    "unet",
+    "unet_mobilenet_v3_large",
+    "unet_vgg16",
+]
