@@ -1,5 +1,6 @@
 """Steps and engines of each task, and the gradient update that they share."""
 
+from ignite_imgtools.engines.dense import IMAGENET_MEAN, IMAGENET_STD, create_dense_predictor
 from ignite_imgtools.engines.detection import (
     create_detection_evaluator,
     create_detection_trainer,
@@ -9,16 +10,43 @@ from ignite_imgtools.engines.detection import (
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
+from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
 from ignite_imgtools.engines.mean_losses import MeanLosses
+from ignite_imgtools.engines.parameter_groups import parameter_groups
+from ignite_imgtools.engines.saliency import (
+    create_saliency_evaluator,
+    create_saliency_trainer,
+    saliency_evaluation_step,
+    saliency_training_step,
+)
+from ignite_imgtools.engines.segmentation import (
+    create_segmentation_evaluator,
+    create_segmentation_trainer,
+    segmentation_evaluation_step,
+    segmentation_training_step,
+)
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "ExponentialMovingAverage",
     "GradientUpdate",
+    "MeanDenseLosses",
     "MeanLosses",
+    "create_dense_predictor",
     "create_detection_evaluator",
     "create_detection_trainer",
     "create_evaluator",
+    "create_saliency_evaluator",
+    "create_saliency_trainer",
+    "create_segmentation_evaluator",
+    "create_segmentation_trainer",
     "create_trainer",
     "detection_evaluation_step",
     "detection_training_step",
+    "parameter_groups",
+    "saliency_evaluation_step",
+    "saliency_training_step",
+    "segmentation_evaluation_step",
+    "segmentation_training_step",
 ]
