@@ -6,6 +6,7 @@ knows of ranks.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import math
@@ -316,6 +317,26 @@ def _start_rank(local_rank: int, function: Callable[..., Any], args: tuple[Any, 
     function(local_rank, *args)
 
 
+def _start_spawned_rank(local_rank: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    _start_rank(local_rank, function, args)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End a process whose work is done without taking the interpreter down piece by piece.
+
+    Threads of the process group may outlive the group. Where one of them asks for the interpreter while that is being
+    taken down, the process aborts ("terminate called without an active exception"), and a finished run has failed.
+    """
+    if torch.distributed.is_initialized():
+        return
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def _end_with_parent() -> None:
     """Let this process end when the one that started it has gone, be it by kill -9.
 
@@ -403,4 +424,4 @@ def launch(
         port = None if "MASTER_PORT" in os.environ else _free_port()
         parallel = Parallel(backend or _default_backend(), nproc_per_node=nproc_per_node, master_port=port)
         with parallel, _signals_handed_on():
-            parallel.run(_start_rank, function, args)
+            parallel.run(_start_spawned_rank, function, args)

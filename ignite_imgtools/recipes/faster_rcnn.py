@@ -49,7 +49,7 @@ _SMALL = {
     "weight_decay": 0.01,
     "schedule": "cosine",
     "batch_size": 8,
-    "epochs": 5,
+    "epochs": 4,
     "warmup": 30,
 }
 _HEADS: dict[str, dict[str, Any]] = {

@@ -84,3 +84,26 @@ def test_torchrun_on_two_nodes(dataset: Path, spawned: Path, tmp_path: Path) -> 
 def test_three_processes(dataset: Path, tmp_path: Path) -> None:
     _run([[sys.executable, str(_SCRIPT), str(dataset), str(tmp_path / "run"), "3"]])
     assert "val/bbox/AP" in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+_BUSY_AT_THE_END = """
+import threading, torch
+from ignite_imgtools.distributed import launch
+
+def use_torch():
+    while True:
+        torch.ones(1 << 16).sum()
+
+def main(local_rank):
+    for _ in range(4):
+        threading.Thread(target=use_torch, daemon=True).start()
+
+if __name__ == "__main__":
+    launch(main, nproc_per_node=2, backend="gloo")
+"""
+
+
+def test_a_thread_that_uses_torch_does_not_fail_the_end_of_a_process(tmp_path: Path) -> None:
+    # Torn out of a call that has let go of the interpreter, such a thread aborts its process.
+    (tmp_path / "script.py").write_text(_BUSY_AT_THE_END)
+    _run([[sys.executable, str(tmp_path / "script.py")]])
