@@ -26,7 +26,7 @@ def examine_image(
         name: its path in there, as an annotation names it.
         noted_size: ``(height, width)`` as annotations have it, or ``None`` where they have none.
         file: the file of annotations, for the fault.
-        where: the place in that file, for the fault.
+        where: the place in that file, for the fault; empty if the file was found and not named.
 
     Returns:
         ``(height, width)`` of the image, or ``None`` where it has none, and the fault, if there is one.
@@ -38,7 +38,7 @@ def examine_image(
     try:
         size = image_size(path)
     except DataError as error:
-        return None, fault_of_error(error, path, what=f"named by {file}, {where}")
+        return None, fault_of_error(error, path, what=f"named by {file}, {where}" if where else "")
     height, width = size
     if height * width > MAX_PIXELS:
         came = f"{width} x {height}"

@@ -10,10 +10,10 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +23,13 @@ from torch import Tensor
 
 from ignite_imgtools.formats import DataError
 
-__all__ = ["MAX_PIXELS", "image_size", "read_image", "resolve_inside"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "image_size", "read_image", "resolve_inside"]
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: where Pillow too takes an image for a decompression bomb (512 MiB)."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+"""Suffixes that are looked for where a list names images without, the most usual one first."""
 
 # Formats read by Pillow. The list is closed because some of its readers start other programs (EPS: Ghostscript).
 _PILLOW_FORMATS = ("BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
@@ -34,8 +37,12 @@ _ORIENTATION = 0x0112  # tag of TIFF 6.0, used by EXIF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _RGB = torchvision.io.ImageReadMode.RGB.value
 
+Decoded = TypeVar("Decoded")
 
-class _Header(NamedTuple):
+
+class Header(NamedTuple):
+    """Height and width as they are stored, and the orientation 1 to 8 to show them in."""
+
     height: int
     width: int
     orientation: int
@@ -45,8 +52,8 @@ class _Header(NamedTuple):
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-class _BadHeader(Exception):
-    """What is wrong with the bytes of a header."""
+class BadImage(Exception):
+    """What is wrong with the content of a file."""
 
 
 class _Window:
@@ -62,7 +69,7 @@ class _Window:
             self._start, self._page, first = offset, self.file.read(max(count, 4096)), 0
         piece = self._page[first : first + count]
         if len(piece) < count:
-            raise _BadHeader("it ends inside its header")
+            raise BadImage("it ends inside its header")
         return piece
 
 
@@ -80,6 +87,21 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         DataError: the path is not a regular file, or the file is empty, no image, damaged, or larger than
             :data:`MAX_PIXELS`; names the file.
     """
+    return decode_file(path, _DECODERS)
+
+
+def decode_file(path: str | os.PathLike[str], decoders: Mapping[str, Callable[[BinaryIO, Header], Decoded]]) -> Decoded:
+    """Decode an image file that was looked at first: a regular file, of a size that fits into memory.
+
+    Args:
+        decoders: for ``"JPEG"``, ``"PNG"`` and ``"other"`` files; called with the file and its header.
+
+    Returns:
+        What the decoder returns.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
     with _open_regular(path) as file:
         window = _Window(file)
         kind = _kind(window)
@@ -87,9 +109,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             header = _HEADERS[kind](window)
             pixels = header.height * header.width
             if pixels > MAX_PIXELS:
-                raise _BadHeader(f"{header.width} x {header.height} is over the limit of {MAX_PIXELS:,} pixels")
+                raise BadImage(f"{header.width} x {header.height} is over the limit of {MAX_PIXELS:,} pixels")
             file.seek(0)
-            return _DECODERS[kind](file, header)
+            return decoders[kind](file, header)
         except MemoryError:
             raise
         # Decoders fed with damaged bytes raise nearly anything (RuntimeError, SyntaxError, struct.error, ...).
@@ -160,7 +182,7 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 def _kind(window: _Window) -> str:
     try:
         start = window(0, 8)
-    except _BadHeader:
+    except BadImage:
         return "other"
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -179,41 +201,41 @@ def _damaged(path: str | os.PathLike[str], kind: str, window: _Window, error: Ex
     return DataError(f"{path}: cannot be read as {what}: {reason}; replace the file or take it out of the data set")
 
 
-def _jpeg_header(window: _Window) -> _Header:
+def _jpeg_header(window: _Window) -> Header:
     # ITU-T T.81 annex B: segments of a marker, a length and a payload; the size is in the frame header (SOFn).
     offset, orientation = 2, 1
     while True:
         prefix, marker, length = struct.unpack(">BBH", window(offset, 4))
         if prefix != 0xFF:
-            raise _BadHeader(f"no marker at byte {offset}")
+            raise BadImage(f"no marker at byte {offset}")
         if marker == 0xFF:  # fill byte
             offset += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", window(offset + 5, 4))
             if not height or not width:
-                raise _BadHeader(f"its header says {width} x {height} pixels")
-            return _Header(height, width, orientation)
+                raise BadImage(f"its header says {width} x {height} pixels")
+            return Header(height, width, orientation)
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a payload
             offset += 2
         elif marker in (0xD9, 0xDA):
-            raise _BadHeader("no frame header before its data")
+            raise BadImage("no frame header before its data")
         else:
             if marker == 0xE1 and orientation == 1 and length >= 16 and window(offset + 4, 6) == b"Exif\0\0":
                 orientation = _exif_orientation(window, offset + 10, length - 8)
             offset += 2 + length
 
 
-def _png_header(window: _Window) -> _Header:
+def _png_header(window: _Window) -> Header:
     width, height = struct.unpack(">4xII", window(12, 12))
     if window(12, 4) != b"IHDR" or not width or not height:
-        raise _BadHeader(f"its header says {width} x {height} pixels")
+        raise BadImage(f"its header says {width} x {height} pixels")
     offset = 8
     while True:
         length, name = struct.unpack(">I4s", window(offset, 8))
         if name == b"eXIf":
-            return _Header(height, width, _exif_orientation(window, offset + 8, length))
+            return Header(height, width, _exif_orientation(window, offset + 8, length))
         if name in (b"IDAT", b"IEND"):
-            return _Header(height, width, 1)
+            return Header(height, width, 1)
         offset += 12 + length
 
 
@@ -231,12 +253,12 @@ def _exif_orientation(window: _Window, start: int, length: int) -> int:
             tag, kind, value = struct.unpack(order + "HH4xH", window(start + directory + 2 + 12 * entry, 10))
             if tag == _ORIENTATION:
                 return value if kind == 3 and 1 <= value <= 8 else 1
-    except _BadHeader:
+    except BadImage:
         pass
     return 1
 
 
-def _pillow_header(window: _Window) -> _Header:
+def _pillow_header(window: _Window) -> Header:
     window.file.seek(0)
     with Image.open(window.file, formats=_PILLOW_FORMATS) as image:
         width, height = image.size
@@ -247,48 +269,61 @@ def _pillow_header(window: _Window) -> _Header:
             orientation = tags.get(_ORIENTATION, 1)
         else:
             orientation = image.getexif().get(_ORIENTATION, 1)
-    return _Header(height, width, orientation if orientation in range(1, 9) else 1)
+    return Header(height, width, orientation if orientation in range(1, 9) else 1)
 
 
-def _decode_by_torchvision(operator: str) -> Callable[[BinaryIO, _Header], Tensor]:
+def _decode_by_torchvision(operator: str) -> Callable[[BinaryIO, Header], Tensor]:
     # torchvision 0.29 warns at each call of torchvision.io that the decoders will go; the operators below it do not.
     # Without them Pillow decodes the same pixels, in about twice the time.
     decode = getattr(torch.ops.image, operator, None)
     if decode is None:
         return _decode_by_pillow
 
-    def decode_file(file: BinaryIO, header: _Header) -> Tensor:
+    def decode_file(file: BinaryIO, header: Header) -> Tensor:
         encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         image = decode(encoded, _RGB, False)
         if image.dtype == torch.uint16:
             image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
-        return _apply_orientation(image, header.orientation)
+        return apply_orientation(image, header.orientation)
 
     return decode_file
 
 
-def _decode_by_pillow(file: BinaryIO, header: _Header) -> Tensor:
-    with Image.open(io.BytesIO(file.read()), formats=(*_PILLOW_FORMATS, "JPEG", "PNG")) as image:
-        image.load()
-        turned = image.format == "TIFF" and not image.getexif().get(_ORIENTATION)  # newer Pillow turns these itself
-        pixels = _pillow_pixels(image)
-    return _apply_orientation(pixels, 1 if turned else header.orientation)
+def _decode_by_pillow(file: BinaryIO, header: Header) -> Tensor:
+    image, orientation, _ = load_by_pillow(file, header)
+    return apply_orientation(_pillow_pixels(image), orientation)
+
+
+def load_by_pillow(file: BinaryIO, header: Header) -> tuple[Image.Image, int, str]:
+    """Decode with Pillow.
+
+    Returns:
+        The image (the first one of several), the orientation that it has yet to be turned by, and the name that
+        Pillow has for the layout of the stored pixels.
+    """
+    image = Image.open(io.BytesIO(file.read()), formats=(*_PILLOW_FORMATS, "JPEG", "PNG"))
+    tile = image.tile[0][3] if image.tile else ""
+    layout = tile[0] if isinstance(tile, tuple) else tile
+    image.load()
+    turned = image.format == "TIFF" and not image.getexif().get(_ORIENTATION)  # newer Pillow turns these itself
+    return image, 1 if turned else header.orientation, str(layout)
 
 
 def _pillow_pixels(image: Image.Image) -> Tensor:
     if image.mode == "F":
-        raise _BadHeader("floating point pixels have no known range, convert them to 8 bits")
+        raise BadImage("floating point pixels have no known range, convert them to 8 bits")
     if image.mode.startswith("I"):  # more than 8 bits: Pillow's own conversion would saturate
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
-            raise _BadHeader("32-bit pixels have no known range, convert them to 8 bits")
+            raise BadImage("32-bit pixels have no known range, convert them to 8 bits")
         return torch.from_numpy(((values + 128) // 257).astype(np.uint8)).expand(3, -1, -1)
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _apply_orientation(image: Tensor, orientation: int) -> Tensor:
+def apply_orientation(image: Tensor, orientation: int) -> Tensor:
+    """Turn an image ``[C, H, W]`` as it is to be shown."""
     # Where row 0 and column 0 of the stored image lie when shown: EXIF 2.32, 4.6.4 A, tag Orientation.
     if orientation >= 5:
         image = image.transpose(1, 2)
@@ -296,12 +331,12 @@ def _apply_orientation(image: Tensor, orientation: int) -> Tensor:
     return image.flip(flips).contiguous() if flips else image.contiguous()
 
 
-_HEADERS: dict[str, Callable[[_Window], _Header]] = {
+_HEADERS: dict[str, Callable[[_Window], Header]] = {
     "JPEG": _jpeg_header,
     "PNG": _png_header,
     "other": _pillow_header,
 }
-_DECODERS: dict[str, Callable[[BinaryIO, _Header], Tensor]] = {
+_DECODERS: dict[str, Callable[[BinaryIO, Header], Tensor]] = {
     "JPEG": _decode_by_torchvision("decode_jpeg"),
     "PNG": _decode_by_torchvision("decode_png"),
     "other": _decode_by_pillow,

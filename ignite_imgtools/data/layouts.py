@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
@@ -19,9 +19,10 @@ from .faults import OnBadSample
 from .subsets import split_dataset
 from .voc import VocDetection
 
-__all__ = ["FORMATS", "CocoPart", "DetectionLayout", "VocPart", "find_layout", "open_detection_data"]
+__all__ = ["FORMATS", "CocoPart", "DetectionLayout", "VocPart", "find_among", "find_layout", "open_detection_data"]
 
 Transforms = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
+Layout = TypeVar("Layout")
 
 
 @dataclass(frozen=True)
@@ -93,25 +94,41 @@ def find_layout(folder: str | os.PathLike[str], data_format: str | None = None) 
         DataError: there is nothing of the kind, or more than one; says what was looked for.
         ValueError: ``data_format`` is not known.
     """
+    return find_among(FORMATS, folder, data_format)
+
+
+def find_among(
+    finders: Mapping[str, Callable[[Path], Layout]], folder: str | os.PathLike[str], data_format: str | None
+) -> Layout:
+    """Find the parts of a data set in one of several formats.
+
+    Args:
+        finders: of each format; they raise DataError where a folder holds nothing of their kind.
+        data_format: the one to take; by default the one that is found.
+
+    Raises:
+        DataError: there is nothing of the kind, or more than one; says what was looked for.
+        ValueError: ``data_format`` is not known.
+    """
     folder = Path(folder)
-    if data_format is not None and data_format not in FORMATS:
-        raise ValueError(f"data_format must be one of {', '.join(FORMATS)}, got {data_format!r}")
+    if data_format is not None and data_format not in finders:
+        raise ValueError(f"data_format must be one of {', '.join(finders)}, got {data_format!r}")
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder with a data set, got {_kind(folder)}; correct the path")
     if data_format is not None:
-        return FORMATS[data_format](folder)
-    found, missing = [], []
-    for finder in FORMATS.values():
+        return finders[data_format](folder)
+    found, missing = {}, []
+    for name, finder in finders.items():
         try:
-            found.append(finder(folder))
+            found[name] = finder(folder)
         except DataError as error:
             missing.append(str(error).removeprefix(f"{folder}: "))
     if not found:
         raise DataError(f"{folder}: no data set found; " + "; ".join(missing))
     if len(found) > 1:
-        formats = " and ".join(layout.data_format for layout in found)
+        formats = " and ".join(found)
         raise DataError(f"{folder}: holds data sets in formats {formats}; choose one by its format (--data-format)")
-    return found[0]
+    return next(iter(found.values()))
 
 
 def open_detection_data(

@@ -16,7 +16,7 @@ from ignite_imgtools.formats import DataError
 from .detection_table import BACKGROUND, Category, DetectionTable, boxes_xywh_to_clipped_xyxy
 from .faults import REACH, Fault, shown
 from .image_faults import examine_image
-from .images import resolve_inside
+from .images import IMAGE_SUFFIXES, resolve_inside
 from .ragged import pack_bytes, starts_of
 
 __all__ = ["VOC_CLASSES", "read_voc"]
@@ -26,9 +26,6 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """The classes of PASCAL VOC, in its order."""
-
-# In order of preference, where an image is there in two formats.
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 
 
 @dataclass(frozen=True)
@@ -167,9 +164,9 @@ class _VocReader:
     def _image_files(self) -> dict[str, str]:
         """File names in ``JPEGImages`` by stem."""
         folder = self.root / "JPEGImages"
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES] if folder.is_dir() else []
+        paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES] if folder.is_dir() else []
         # The last one of a stem stays: the one with the most usual suffix.
-        paths.sort(key=lambda path: (_SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
+        paths.sort(key=lambda path: (IMAGE_SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
         return {path.stem: path.name for path in paths}
 
     def _image(

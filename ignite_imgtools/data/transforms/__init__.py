@@ -1,4 +1,15 @@
+from .dense import DenseTransform, saliency_eval, saliency_train, segmentation_eval, segmentation_train
 from .detection import DetectionTransform, detection_eval, detection_train
 from .keypoints import flip_permutation
 
-__all__ = ["DetectionTransform", "detection_eval", "detection_train", "flip_permutation"]
+__all__ = [
+    "DenseTransform",
+    "DetectionTransform",
+    "detection_eval",
+    "detection_train",
+    "flip_permutation",
+    "saliency_eval",
+    "saliency_train",
+    "segmentation_eval",
+    "segmentation_train",
+]
