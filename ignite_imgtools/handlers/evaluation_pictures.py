@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ignite_imgtools.handlers.figure_parts import INK, add_scale, create_axes, short_name, text_width, tint
 from ignite_imgtools.metrics.coco_analysis import ErrorBreakdown
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _MAX_NUMBERED = 30
 # Beyond, names of classes would be too small to be read.
 _MAX_NAMED = 120
 _LISTED, _BEST_AND_WORST = 24, 30
-_BLUE, _GREY, _INK = "#3b75af", "0.72", "0.25"
+_BLUE, _GREY = "#3b75af", "0.72"
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 
@@ -35,19 +36,19 @@ def confusion_figure(matrix: NDArray[np.int64], class_names: Sequence[str], titl
         matrix: int64 ``[C + 1, C + 1]``, rows by the class of the truth, the last of both being background.
         class_names: ``C`` names.
     """
-    names = [*(_short(name) for name in class_names), "background"]
+    names = [*(short_name(name) for name in class_names), "background"]
     count = len(names)
     numbered = count <= _MAX_NUMBERED
     side = float(np.clip(0.44 * count, 3.4, 12.5))
     size = 9 if count <= 12 else 8 if numbered else float(np.clip(50 * side / count, 2.5, 8))
-    label = _text_width(names, size)
+    label = text_width(names, size)
     upright = label > side / count
     bottom = 0.55 + (label if upright else 0.1)
-    figure, ax = _create_figure(0.45 + label, bottom, side, side, right=1.2 if numbered else 5.2)
+    figure, ax = create_axes(0.45 + label, bottom, side, side, right=1.2 if numbered else 5.2)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shares[-1] = matrix[-1] / np.maximum(matrix.sum(axis=0), 1)
-    cells, diagonal = _tint(shares, "Reds"), np.arange(count)
-    cells[diagonal, diagonal] = _tint(shares[diagonal, diagonal], "Blues")
+    cells, diagonal = tint(shares, "Reds"), np.arange(count)
+    cells[diagonal, diagonal] = tint(shares[diagonal, diagonal], "Blues")
     cells[shares == 0] = 1.0
     cells[-1, -1] = 0.9  # what is nothing and was not found is not counted
     ax.imshow(cells, aspect="equal", interpolation="nearest")
@@ -56,38 +57,16 @@ def confusion_figure(matrix: NDArray[np.int64], class_names: Sequence[str], titl
         ax.set_yticks(range(count), names, fontsize=size)
     ax.grid(visible=False)
     ax.tick_params(length=2)
-    ax.axhline(count - 1.5, color=_INK, linewidth=0.8)
-    ax.axvline(count - 1.5, color=_INK, linewidth=0.8)
+    ax.axhline(count - 1.5, color=INK, linewidth=0.8)
+    ax.axvline(count - 1.5, color=INK, linewidth=0.8)
     ax.set(xlabel="found as", ylabel="truth")
     ax.set_title(title, loc="left", fontsize=11)
-    _add_scale(figure, ax)
+    add_scale(figure, ax)
     if numbered:
         _number_cells(ax, matrix, shares, size)
     else:
         _list_confusions(figure, ax, matrix, names)
     return figure
-
-
-def _tint(shares: NDArray[np.float64], colormap: str) -> NDArray[np.float64]:
-    """Colours ``[..., 3]`` of shares in 0..1."""
-    import matplotlib
-
-    # The square root, so that what is rare is seen at all.
-    return matplotlib.colormaps[colormap](0.9 * np.sqrt(shares))[..., :3]
-
-
-def _add_scale(figure: Figure, ax: Axes) -> None:
-    width, height = figure.get_size_inches()
-    box = ax.get_position()
-    scale = figure.add_axes((box.x1 + 0.2 / width, box.y1 - 1.6 / height, 0.3 / width, 1.6 / height))
-    shares = np.linspace(1, 0, 101)
-    colors = np.stack([_tint(shares, "Blues"), _tint(shares, "Reds")], axis=1)
-    scale.imshow(colors, aspect="auto", extent=(0, 2, 0, 1), interpolation="nearest")
-    scale.set_xticks((0.5, 1.5), ("right", "wrong"), rotation=90, fontsize=8)
-    scale.set_yticks((0, 0.25, 0.5, 0.75, 1), ("0", "", "½", "", "1"), fontsize=8)
-    scale.yaxis.tick_right()
-    scale.tick_params(length=2, color="0.6")
-    scale.spines[:].set_visible(False)
 
 
 def _number_cells(ax: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], size: float) -> None:
@@ -100,7 +79,7 @@ def _number_cells(ax: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float6
             ha="center",
             va="center",
             fontsize=size if longest <= 4 else size * 4 / longest,
-            color="white" if shares[row, column] > 0.4 else _INK,
+            color="white" if shares[row, column] > 0.4 else INK,
         )
 
 
@@ -121,7 +100,7 @@ def _list_confusions(figure: Figure, ax: Axes, matrix: NDArray[np.int64], names:
     ]
     width = ax.get_position().width * figure.get_size_inches()[0]
     place = 1 + 1.2 / width
-    ax.text(place, 1.0, "\n".join(text), transform=ax.transAxes, va="top", fontsize=8.5, family="monospace", color=_INK)
+    ax.text(place, 1.0, "\n".join(text), transform=ax.transAxes, va="top", fontsize=8.5, family="monospace", color=INK)
 
 
 def error_figure(breakdown: ErrorBreakdown, title: str = "Average precision lost to each kind of error") -> Figure:
@@ -131,10 +110,10 @@ def error_figure(breakdown: ErrorBreakdown, title: str = "Average precision lost
     points = [100 * value for value in values]
     notes = [f"   ({count:,})" for count in breakdown.count.values()] + ["", ""]
     places = [*range(len(kinds) - 2), len(kinds) - 1.5, len(kinds) - 0.5]
-    figure, ax = _create_figure(0.2 + _text_width(kinds, 10), 0.6, 5.4, 3.2)
+    figure, ax = create_axes(0.2 + text_width(kinds, 10), 0.6, 5.4, 3.2)
     ax.barh(places, points, color=[_BLUE] * (len(kinds) - 2) + [_GREY] * 2, height=0.7)
     for place, value, note in zip(places, points, notes, strict=True):
-        ax.text(value, place, f"  {value:.1f}{note}", va="center", fontsize=9, color=_INK)
+        ax.text(value, place, f"  {value:.1f}{note}", va="center", fontsize=9, color=INK)
     ax.set_yticks(places, kinds)
     ax.set_xlim(0, max(1.0, 1.25 * max(points)))
     ax.invert_yaxis()
@@ -156,7 +135,7 @@ def class_precision_figure(
         values: ``C`` numbers in 0..1, -1 for a class without truth, which is left out.
     """
     shown = sorted(
-        ((100 * value, _short(name)) for name, value in zip(class_names, values, strict=True) if value >= 0),
+        ((100 * value, short_name(name)) for name, value in zip(class_names, values, strict=True) if value >= 0),
         reverse=True,
     )
     mean = sum(value for value, _ in shown) / max(len(shown), 1)
@@ -166,44 +145,17 @@ def class_precision_figure(
         shown = [*shown[:_BEST_AND_WORST], *shown[-_BEST_AND_WORST:]]
     names, points = [name for _, name in shown], [value for value, _ in shown]
     size, step = (9.0, 0.26) if len(shown) <= 40 else (7.0, 0.16)
-    figure, ax = _create_figure(0.2 + _text_width(names, size), 0.6, 5.4, step * max(len(shown), 3))
+    figure, ax = create_axes(0.2 + text_width(names, size), 0.6, 5.4, step * max(len(shown), 3))
     ax.barh(range(len(shown)), points, color=_BLUE, height=0.7)
     for place, value in enumerate(points):
-        ax.text(value + 0.7, place, f"{value:.1f}", va="center", fontsize=size, color=_INK, bbox=_WHITE)
+        ax.text(value + 0.7, place, f"{value:.1f}", va="center", fontsize=size, color=INK, bbox=_WHITE)
     ax.set_yticks(range(len(shown)), names, fontsize=size)
     ax.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     ax.set_xlim(0, 106)
     ax.grid(visible=False, axis="y")
-    ax.axvline(mean, color=_INK, linewidth=1, linestyle="--")
+    ax.axvline(mean, color=INK, linewidth=1, linestyle="--")
     if len(class_names) > len(shown) == 2 * _BEST_AND_WORST:
-        ax.axhline(_BEST_AND_WORST - 0.5, color=_INK, linewidth=0.8)
+        ax.axhline(_BEST_AND_WORST - 0.5, color=INK, linewidth=0.8)
     ax.set_xlabel("percent")
     ax.set_title(title, loc="left", fontsize=11)
     return figure
-
-
-def _create_figure(left: float, bottom: float, width: float, height: float, right: float = 0.25) -> tuple[Figure, Axes]:
-    """A figure with axes of ``width`` and ``height``, and margins, all in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Not one of matplotlib's layouts, which would draw everything twice.
-    full = (left + width + right, bottom + height + 0.4)
-    figure = Figure(figsize=full, dpi=110)
-    FigureCanvasAgg(figure)
-    ax = figure.add_axes((left / full[0], bottom / full[1], width / full[0], height / full[1]))
-    ax.grid(visible=True, color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("0.6")
-    ax.tick_params(color="0.6")
-    return figure, ax
-
-
-def _text_width(texts: Sequence[str], size: float) -> float:
-    """About how many inches the longest text takes at a size in points."""
-    return max(map(len, texts), default=0) * 0.58 * size / 72 + 0.1
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:22]}…"

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from ignite_imgtools.distributed import all_gather_arrays, is_main_process, keyed_seed
+from ignite_imgtools.distributed import is_main_process, keyed_seed
 from ignite_imgtools.handlers.attachments import Attachments
+from ignite_imgtools.handlers.chosen_images import ChosenImages
 from ignite_imgtools.handlers.drawing import (
     beside,
     image_to_array,
@@ -25,7 +25,8 @@ from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 
 __all__ = ["ImagePanels"]
 
-_NOTHING = np.empty((0, 0, 3), dtype=np.uint8)
+# Image id, image, prediction, target.
+_Content = tuple[int, np.ndarray, dict[str, Any], dict[str, Any]]
 
 
 class ImagePanels:
@@ -62,13 +63,11 @@ class ImagePanels:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self._path = None if output_dir is None else Path(output_dir) / "plots" / "predictions.png"
         self._class_names = class_names
-        self._num_images = num_images
         self._score_threshold = score_threshold
         self._height = height
         self._guard = WriteGuard(f"{self._path}")
         self._attachments = Attachments()
-        # The images with the smallest keys seen so far: {key: (image id, image, prediction, target)}.
-        self._chosen: dict[int, tuple[int, np.ndarray, dict[str, Any], dict[str, Any]]] = {}
+        self._chosen: ChosenImages[_Content] = ChosenImages(num_images)
 
     def attach(self, evaluator: Engine) -> ImagePanels:
         """Draw the evaluations of ``evaluator``; to others it may be attached as well."""
@@ -90,14 +89,12 @@ class ImagePanels:
         for image, prediction, target in zip(images, state.output["y_pred"], state.output["y"], strict=True):
             image_id = int(target["image_id"])
             key = keyed_seed(0, image_id)
-            if key in self._chosen or (len(self._chosen) == self._num_images and key > max(self._chosen)):
-                continue
-            self._chosen[key] = (image_id, image_to_array(image), _on_host(prediction), _on_host(target))
-            if len(self._chosen) > self._num_images:
-                del self._chosen[max(self._chosen)]
+            if self._chosen.wants(key):
+                content = (image_id, image_to_array(image), _on_host(prediction), _on_host(target))
+                self._chosen.add(key, image_id, content)
 
     def _publish(self, evaluator: Engine) -> None:
-        pictures = self._gather()
+        pictures = self._chosen.gather(self._draw)
         if not pictures or not is_main_process():
             return
         picture = rows_picture(pictures)
@@ -107,28 +104,8 @@ class ImagePanels:
             with self._guard:
                 write_atomically(self._path, array_to_png(picture))
 
-    def _gather(self) -> list[np.ndarray]:
-        """The pictures of all processes in order of image id. Processes agree on the images first, and then only
-        those who have seen one of them draw and send it."""
-        own = sorted(self._chosen)
-        keys = all_gather_arrays({"keys": np.array(own, dtype=np.int64)})
-        # An image that two processes have seen is drawn by the lower rank.
-        owners: dict[int, int] = {}
-        for rank, arrays in enumerate(keys):
-            for key in arrays["keys"].tolist():
-                owners.setdefault(key, rank)
-        winners = sorted(owners)[: self._num_images]
-        mine = idist.get_rank()
-        sent = {f"{i:04d}": self._draw(key) if owners[key] == mine else _NOTHING for i, key in enumerate(winners)}
-        ids = np.array([self._chosen[key][0] if owners[key] == mine else 0 for key in winners], dtype=np.int64)
-        received = all_gather_arrays({**sent, "ids": ids})
-        found = [
-            (int(received[owners[key]]["ids"][i]), received[owners[key]][f"{i:04d}"]) for i, key in enumerate(winners)
-        ]
-        return [picture for _, picture in sorted(found, key=lambda pair: pair[0])]
-
-    def _draw(self, key: int) -> np.ndarray:
-        image_id, image, prediction, target = self._chosen[key]
+    def _draw(self, content: _Content) -> np.ndarray:
+        image_id, image, prediction, target = content
         height, width = image.shape[:2]
         # A very wide image is made lower instead, so that two of them fit side by side.
         scale = min(self._height / height, 2.5 * self._height / width)
