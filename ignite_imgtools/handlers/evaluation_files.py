@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.evaluation import flat_metrics
 from ignite_imgtools.handlers.run_files import WriteGuard, to_json, write_atomically
-from ignite_imgtools.metrics import CocoMetric
+from ignite_imgtools.metrics import CocoMetric, per_class_table
+from ignite_imgtools.metrics.coco_analysis import table_to_csv, table_to_text
 
-__all__ = ["attach_evaluation_files", "per_class_rows"]
-
-_SUFFIXES = {"small": "s", "medium": "m", "large": "l"}
+__all__ = ["attach_evaluation_files"]
 
 
 def attach_evaluation_files(
@@ -36,9 +32,10 @@ def attach_evaluation_files(
     """Write each evaluation's outcome into ``<output_dir>/eval/``, over that of the one before.
 
     ``metrics.json`` is the flat dict of the evaluator's numbers, with the trainer's epoch and iteration. With a
-    ``coco_metric`` there are also ``per_class.csv``, a row for each category, and ``coco_results_bbox.json`` and
-    the like, which pycocotools loads. Each file is replaced whole. One process writes; call it on every process. If a
-    file cannot be written there is one warning, and what runs goes on.
+    ``coco_metric`` there are also ``per_class.csv``, a row for each category with the columns of the summary,
+    ``per_class.txt``, the same for people, and ``coco_results_bbox.json`` and the like, which pycocotools loads. Each
+    file is replaced whole. One process writes; call it on every process. If a file cannot be written there is one
+    warning, and what runs goes on.
 
     Args:
         trainer: ``None`` for an evaluation on its own.
@@ -69,8 +66,9 @@ def attach_evaluation_files(
         if coco_metric is None:
             return
         # Every process asks the metric, for it may have to ask the others.
-        rows = [row for iou_type in coco_metric.iou_types for row in per_class_rows(coco_metric, iou_type)]
-        write("per_class.csv", lambda: _to_csv(rows))
+        rows = [row for iou_type in coco_metric.iou_types for row in _per_class_rows(coco_metric, iou_type)]
+        write("per_class.csv", lambda: table_to_csv(rows))
+        write("per_class.txt", lambda: table_to_text(rows) + "\n")
         for iou_type in coco_metric.iou_types if results else ():
             detections = _renamed(coco_metric.results(iou_type), category_ids)
             write(f"coco_results_{iou_type}.json", partial(json.dumps, detections))
@@ -86,39 +84,7 @@ def _renamed(results: Sequence[Mapping[str, Any]], category_ids: Mapping[int, in
     return [{**result, "category_id": category_ids[result["category_id"]]} for result in results]
 
 
-def per_class_rows(coco_metric: CocoMetric, iou_type: str) -> list[dict[str, Any]]:
-    """``{"class": name, "AP": ..., "AP50": ..., ..., "iou_type": ...}`` for each category.
-
-    The columns are those of the metric's summary, each for a single category: values in 0..1, -1 where there was
-    nothing to be found.
-    """
+def _per_class_rows(coco_metric: CocoMetric, iou_type: str) -> list[dict[str, Any]]:
     arrays, parameters = coco_metric.arrays(iou_type), coco_metric.parameters(iou_type)
-    precision, recall = arrays["precision"][..., -1], arrays["recall"][..., -1]  # [T, R, K, A] and [T, K, A]
-    everything = parameters.area_names.index("all")
-    rows: list[dict[str, Any]] = []
     names = coco_metric.ground_truth.category_names if parameters.use_cats else ("all",)
-    for k, name in enumerate(names):
-        row = {"class": name, "AP": _mean(precision[:, :, k, everything])}
-        for label, threshold in (("AP50", 0.5), ("AP75", 0.75)):
-            row[label] = _mean(precision[parameters.iou_thresholds == threshold][:, :, k, everything])
-        for a, area in enumerate(parameters.area_names):
-            if area != "all":
-                row[f"AP{_SUFFIXES.get(area, f'_{area}')}"] = _mean(precision[:, :, k, a])
-        row[f"AR{parameters.max_detections[-1]}"] = _mean(recall[:, k, everything])
-        rows.append({**row, "iou_type": iou_type})
-    return rows
-
-
-def _mean(values: np.ndarray) -> float:
-    values = np.ascontiguousarray(values)
-    values = values[values > -1]
-    return float(np.mean(values)) if values.size else -1.0
-
-
-def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return [{**row, "iou_type": iou_type} for row in per_class_table(arrays, parameters, names)]

@@ -64,7 +64,11 @@ def test_results_may_have_the_ids_of_another_file_or_be_left_out(tmp_path: Path)
         attach_evaluation_files(tmp_path, None, evaluator, metric)
     attach_evaluation_files(tmp_path / "b", None, evaluator, metric, results=False)
     evaluator.run(range(12))
-    assert sorted(path.name for path in (tmp_path / "b" / "eval").iterdir()) == ["metrics.json", "per_class.csv"]
+    assert sorted(path.name for path in (tmp_path / "b" / "eval").iterdir()) == [
+        "metrics.json",
+        "per_class.csv",
+        "per_class.txt",
+    ]
 
 
 def test_any_evaluator_has_a_file_of_its_numbers(tmp_path: Path) -> None:

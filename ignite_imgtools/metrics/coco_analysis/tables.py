@@ -36,7 +36,10 @@ def count_truths(coco: Any, iou_type: str = "bbox", image_ids: Sequence[int] | N
 
 
 def per_class_table(
-    arrays: Arrays, parameters: Parameters, class_names: Sequence[str], truths: Sequence[int] | NDArray[np.int64]
+    arrays: Arrays,
+    parameters: Parameters,
+    class_names: Sequence[str],
+    truths: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each class: ``class``, ``truths``, ``AP``, ``AP50``, ``AP75``, ``APs`` ..., and the recall ``AR100``.
 
@@ -44,19 +47,20 @@ def per_class_table(
         arrays: of an evaluation, as ``CocoMetric.arrays`` gives them.
         parameters: of the same evaluation, as ``CocoMetric.parameters`` gives them.
         class_names: along the category axis.
-        truths: how many objects each class has, as :func:`count_truths` says.
+        truths: how many objects each class has, as :func:`count_truths` says; by default there is no such column.
 
     Returns:
         Values are those of the summary for a single class: in 0..1, -1 where there was nothing to be found.
     """
     recall = "AR" if parameters.iou_type == "keypoints" else f"AR{parameters.max_detections[-1]}"
     rows = []
-    for k, (name, count) in enumerate(zip(class_names, truths, strict=True)):
+    counts = [{}] * len(class_names) if truths is None else [{"truths": int(count)} for count in truths]
+    for k, (name, count) in enumerate(zip(class_names, counts, strict=True)):
         # The category axis is the third of precision and the second of recall.
         own = {"precision": arrays["precision"][:, :, k : k + 1], "recall": arrays["recall"][:, k : k + 1]}
         numbers = summarize(own, parameters)
         chosen = {key: value for key, value in numbers.items() if key.startswith("AP") or key == recall}
-        rows.append({"class": name, "truths": int(count), **chosen})
+        rows.append({"class": name, **count, **chosen})
     return rows
 
 
