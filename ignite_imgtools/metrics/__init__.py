@@ -3,19 +3,28 @@
 from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.coco.files import coco_eval
 from ignite_imgtools.metrics.coco_analysis import confusion_matrix, error_breakdown, per_class_table
+from ignite_imgtools.metrics.dice import DiceMetric
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
+from ignite_imgtools.metrics.saliency import SaliencyMetric, f_measure
+from ignite_imgtools.metrics.segmentation import SegmentationMetric, class_scores, pixel_confusion
 from ignite_imgtools.metrics.smoothed_value import SmoothedValue
 from ignite_imgtools.metrics.voc import VocMetric
 
 __all__ = [
     "CocoMetric",
+    "DiceMetric",
     "MeterBank",
     "MeterMeans",
+    "SaliencyMetric",
+    "SegmentationMetric",
     "SmoothedValue",
     "VocMetric",
     "WindowStatistics",
+    "class_scores",
     "coco_eval",
     "confusion_matrix",
     "error_breakdown",
+    "f_measure",
     "per_class_table",
+    "pixel_confusion",
 ]
