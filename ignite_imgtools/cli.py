@@ -240,7 +240,10 @@ def _check(args: list[str]) -> int:
 
     formats = ", ".join(check.FORMATS)
     parsed = _parse(
-        _Check, args, "check", f"Find what is wrong with a data set, without decoding images. FORMAT: {formats}."
+        _Check,
+        args,
+        "check",
+        f"Find what is wrong with a data set, decoding masks of classes but no images. FORMAT: {formats}.",
     )
     if parsed.format not in check.FORMATS:
         raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")

@@ -10,6 +10,7 @@ from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
 from .masks import read_mask
+from .palette import voc_palette
 from .saliency import SaliencyPairs
 from .samplers import EvalSampler, GroupedBatchSampler
 from .segmentation_folder import SegmentationFolder
@@ -49,4 +50,5 @@ __all__ = [
     "read_image",
     "read_mask",
     "split_dataset",
+    "voc_palette",
 ]

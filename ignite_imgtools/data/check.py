@@ -1,26 +1,37 @@
-"""Finding all that is wrong with a data set, in one pass over its annotations and the headers of its images."""
+"""Finding all that is wrong with a data set, in one pass over its annotations and the headers of its images.
+
+Images are not decoded. Masks of segmentation and saliency are: what they say shows in no header.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from ignite_imgtools.formats import DataError
+
 from .coco_file import read_coco
+from .dense_data import DensePart
+from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
 from .detection_table import DetectionTable
-from .faults import Fault
+from .faults import Fault, fault_of_error
 from .layouts import CocoPart, VocPart, find_layout
+from .masks import IGNORED
 from .voc_file import read_voc
 
 __all__ = ["FORMATS", "Fault", "check_dataset", "format_report"]
 
 
 def check_dataset(data_format: str, folder: str | os.PathLike[str]) -> list[Fault]:
-    """Find everything that is wrong with a data set, without decoding an image.
+    """Find everything that is wrong with a data set, without decoding an image; masks have to be decoded.
 
     Args:
         data_format: a key of :data:`FORMATS`.
-        folder: see :func:`ignite_imgtools.data.layouts.find_layout`.
+        folder: see :func:`ignite_imgtools.data.layouts.find_layout`,
+            :func:`ignite_imgtools.data.open_segmentation_data` and :func:`ignite_imgtools.data.open_saliency_data`.
 
     Returns:
         All faults, by part and file; none if the data set can be used as it is.
@@ -65,8 +76,37 @@ def _read(part: CocoPart | VocPart, class_names: list[str] | None = None) -> tup
     return read_voc(part.root, part.split, class_names=class_names)
 
 
+def _check_dense(find: Callable[[Path], DenseLayout], folder: Path) -> list[Fault]:
+    layout = find(folder)
+    faults = []
+    counted = True
+    try:
+        parts = layout.with_classes().parts()
+    except DataError as error:
+        faults.append(fault_of_error(error, layout.train.masks_folder))
+        # Whether the files can be read is still worth knowing: every number is taken for a class.
+        counted, names = False, tuple(map(str, range(IGNORED)))
+        parts = [dataclasses.replace(part, class_names=names) for part in layout.parts()]
+    for part in parts:
+        table, faults_of_part = part.read()
+        faults += faults_of_part
+        if table is not None:
+            faults_of_masks, values = part.check_targets(table)
+            faults += faults_of_masks
+            if counted and part.class_names and values and values <= {0, IGNORED}:
+                faults.append(_only_background(part, values))
+    return faults
+
+
+def _only_background(part: DensePart, values: set[int]) -> Fault:
+    came = f"0 and {IGNORED}, which means ignored" if IGNORED in values else "0 alone"
+    advice = f"write class numbers, for a single class 1 and not {IGNORED}"
+    return Fault(str(part.masks_folder), "", "class numbers", f"some of {len(part.class_names)} classes", came, advice)
+
+
 FORMATS: dict[str, Callable[[Path], list[Fault]]] = {
     "coco": lambda folder: _check_detection("coco", folder),
     "voc": lambda folder: _check_detection("voc", folder),
+    **{name: partial(_check_dense, find) for name, find in {**SEGMENTATION_FORMATS, **SALIENCY_FORMATS}.items()},
 }
 """Checker of each format: called with the folder, returns all faults."""

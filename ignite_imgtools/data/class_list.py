@@ -93,7 +93,7 @@ def count_classes(folders: Iterable[Path], ignored: Collection[int] = ()) -> tup
                 first_error = first_error or error
                 continue
             masks += 1
-            seen = np.union1d(seen, values)
+            seen = np.union1d(seen, np.flatnonzero(np.bincount(values.ravel())))
     if not masks:
         raise first_error or DataError(f"{' and '.join(where)}: no masks found; correct the path")
     if is_main_process():

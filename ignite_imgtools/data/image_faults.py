@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
 
 from ignite_imgtools.formats import DataError
 
@@ -14,6 +19,9 @@ __all__ = ["examine_image"]
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+# Tags of TIFF 6.0: where strips or tiles of pixels start in the file, and how long they are.
+_TIFF_PIECES = ((273, 279), (324, 325))
 
 
 def examine_image(
@@ -55,13 +63,16 @@ def examine_image(
 
 
 def _is_complete(path: Path) -> bool:
-    """Whether a JPEG or PNG file has its end marker; files of other formats are taken as complete."""
+    """Whether a JPEG or PNG file has its end marker and a TIFF file all of its pixels; files of other formats are taken
+    as complete."""
     with path.open("rb", buffering=0) as file:
         start = file.read(4)
         if start.startswith(_JPEG_START):
             end = _JPEG_END
         elif start == _PNG_START:
             end = _PNG_END
+        elif start in _TIFF_STARTS:
+            return _has_all_pieces(file)
         else:
             return True
         file.seek(-min(32, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -72,3 +83,14 @@ def _is_complete(path: Path) -> bool:
         file.seek(0)
         content = file.read()
     return content.rfind(end) > content.rfind(_JPEG_SCAN if end is _JPEG_END else b"IDAT")
+
+
+def _has_all_pieces(file: BinaryIO) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    # Tags of a wrong kind raise nearly anything; what is damaged in such a way is for the decoder to tell.
+    with suppress(Exception), Image.open(file, formats=("TIFF",)) as image:
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        pieces = [zip(tags.get(start, ()), tags.get(length, ()), strict=False) for start, length in _TIFF_PIECES]
+        return all(start + length <= size for start, length in chain.from_iterable(pieces))
+    return True

@@ -8,11 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .shapes_coco import write_coco
+from .shapes_dense import write_drive, write_masks, write_saliency, write_voc_segmentation
 from .shapes_voc import write_voc
 
 __all__ = ["FORMATS", "make_data"]
 
-FORMATS: dict[str, Callable[[Path, int, int, int, int], None]] = {"coco": write_coco, "voc": write_voc}
+FORMATS: dict[str, Callable[[Path, int, int, int, int], None]] = {
+    "coco": write_coco,
+    "voc": write_voc,
+    "voc_segmentation": write_voc_segmentation,
+    "drive": write_drive,
+    "masks": write_masks,
+    "saliency": write_saliency,
+}
 """Writer of each format: called with an empty folder, the numbers of images for training and for validation, the
 seed and the image size."""
 
