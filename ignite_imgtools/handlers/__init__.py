@@ -5,17 +5,21 @@ from ignite_imgtools.handlers.checkpoint_folder import newest_valid_checkpoint, 
 from ignite_imgtools.handlers.checkpoints import Checkpoints, attach_checkpoints
 from ignite_imgtools.handlers.console import show_messages
 from ignite_imgtools.handlers.curves import attach_curves
+from ignite_imgtools.handlers.dense_panels import DensePanels, attach_mask_panels, attach_saliency_panels
 from ignite_imgtools.handlers.drawing import draw_boxes, prediction_picture
 from ignite_imgtools.handlers.engine_handlers import attach_error_guard
 from ignite_imgtools.handlers.evaluation import attach_evaluation_summary, evaluate_on_epoch
 from ignite_imgtools.handlers.evaluation_analysis import attach_evaluation_analysis
 from ignite_imgtools.handlers.evaluation_files import attach_evaluation_files
 from ignite_imgtools.handlers.image_panels import ImagePanels
+from ignite_imgtools.handlers.mask_drawing import cut_out, mask_overlay, palette_image
 from ignite_imgtools.handlers.metric_logger import MetricLogger
 from ignite_imgtools.handlers.non_finite import NonFiniteWatch
 from ignite_imgtools.handlers.pr_curve import attach_pr_curve
 from ignite_imgtools.handlers.run_folder import RunFolderError, close_run_folder, open_run_folder
+from ignite_imgtools.handlers.saliency_analysis import attach_saliency_analysis
 from ignite_imgtools.handlers.schedules import steps_per_epoch, warmup_cosine, warmup_multistep, warmup_poly
+from ignite_imgtools.handlers.segmentation_analysis import attach_segmentation_analysis
 from ignite_imgtools.handlers.signals import SignalHandlers, attach_signals
 from ignite_imgtools.handlers.tensorboard import TensorBoardWriter, attach_tensorboard
 from ignite_imgtools.handlers.weights import load_model
@@ -23,6 +27,7 @@ from ignite_imgtools.handlers.weights import load_model
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "DensePanels",
     "ImagePanels",
     "MetricLogger",
     "NonFiniteWatch",
@@ -35,16 +40,23 @@ __all__ = [
     "attach_evaluation_analysis",
     "attach_evaluation_files",
     "attach_evaluation_summary",
+    "attach_mask_panels",
     "attach_pr_curve",
+    "attach_saliency_analysis",
+    "attach_saliency_panels",
+    "attach_segmentation_analysis",
     "attach_signals",
     "attach_tensorboard",
     "close_run_folder",
+    "cut_out",
     "draw_boxes",
     "evaluate_on_epoch",
     "load_checkpoint",
     "load_model",
+    "mask_overlay",
     "newest_valid_checkpoint",
     "open_run_folder",
+    "palette_image",
     "prediction_picture",
     "save_checkpoint",
     "show_messages",
