@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
@@ -50,7 +49,7 @@ class DensePart:
         """
         raise NotImplementedError
 
-    def target(self, table: PairTable, index: int) -> Tensor:
+    def target(self, table: PairTable, index: int) -> np.ndarray:
         """Decode the mask of an image: int64 ``[H, W]``, or float32 ``[1, H, W]``.
 
         Raises:
@@ -75,7 +74,7 @@ class DensePart:
                 faults.append(fault_of_error(error, path))
             else:
                 # Sorting them, as unique does, takes a hundred times as long.
-                values.update(np.flatnonzero(np.bincount(target.to(torch.uint8).numpy().ravel())).tolist())
+                values.update(np.flatnonzero(np.bincount(target.ravel().astype(np.uint8))).tolist())
         return faults, values
 
 
@@ -120,7 +119,7 @@ class ImagesWithMasks(Dataset[tuple[Any, Any]]):
 
     def target(self, index: int) -> Any:
         """The target of an image before ``transforms``, without reading the image."""
-        return tv_tensors.Mask(self.part.target(self.table, index))
+        return tv_tensors.Mask(torch.from_numpy(self.part.target(self.table, index)))
 
     def image_size(self, index: int) -> tuple[int, int]:
         """``(height, width)`` of an image in pixels, without reading it."""

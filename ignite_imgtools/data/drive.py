@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ignite_imgtools.formats import DataError
 
@@ -48,14 +47,14 @@ class DrivePart(DensePart):
         rows, faults = match_files(columns, _number)
         return examine_pairs(columns, rows, faults, folder)
 
-    def target(self, table: PairTable, index: int) -> Tensor:
+    def target(self, table: PairTable, index: int) -> np.ndarray:
         vessels, view = (read_binary_mask(table.path(index, column)) for column in (1, 2))
         if vessels.shape != view.shape:
             raise DataError(
                 f"{table.path(index, 2)}: size: expected {vessels.shape[1]} x {vessels.shape[0]} as "
                 f"{table.path(index, 1)} has, got {view.shape[1]} x {view.shape[0]}; replace the field of view"
             )
-        return torch.where(view, vessels.to(torch.int64), IGNORED)
+        return np.where(view, vessels, np.int64(IGNORED))
 
 
 class Drive(ImagesWithMasks):

@@ -35,7 +35,8 @@ def read_mask(path: str | os.PathLike[str], kind: Literal["labels", "grey"] = "l
     Args:
         path: a PNG, TIFF, GIF (first frame), BMP, WebP, PPM or JPEG 2000 file, or a JPEG if ``kind="grey"``.
         kind: ``"labels"``: the numbers that are stored: of a palette image its indices, of a grey one its values,
-            not stretched to 255 where it has fewer than 8 bits. A colour image will do if its channels are equal.
+            not stretched to 255 where it has fewer than 8 bits. A colour image will do if its channels are equal. GIFs
+            have to be grey: those who write them give new indices to the colours.
             ``"grey"``: the brightness 0 to 255 that a viewer shows; 16 bits are scaled to 8. Transparency is dropped.
 
     Returns:
@@ -43,7 +44,7 @@ def read_mask(path: str | os.PathLike[str], kind: Literal["labels", "grey"] = "l
 
     Raises:
         DataError: the file cannot be read (see :func:`read_image`), or what is to be labels are colours, floating
-            point numbers, or a JPEG, which does not keep numbers.
+            point numbers, or a file that does not keep numbers.
     """
     if kind not in ("labels", "grey"):
         raise ValueError(f"kind must be 'labels' or 'grey', got {kind!r}")
@@ -52,13 +53,14 @@ def read_mask(path: str | os.PathLike[str], kind: Literal["labels", "grey"] = "l
     values = decode_file(path, dict.fromkeys(_KINDS, _decode_labels))
     if values is None:
         raise DataError(
-            f"{path}: a JPEG does not keep the class numbers of a mask exactly; write masks as PNG, from the originals"
+            f"{path}: neither JPEG nor GIF with colours keeps class numbers as they were; write masks as PNG, from the "
+            "originals"
         )
     if values.ndim == 2:
         return values
-    if not (values == values[:1]).all():
-        different = (values != values[:1]).any(0)
-        colour = tuple(values[:, different][:, 0].tolist())
+    different = (values.numpy() != values.numpy()[:1]).any(0)
+    if different.any():
+        colour = tuple(values.numpy()[:, different][:, 0].tolist())
         raise DataError(
             f"{path}: class numbers: expected a palette or a grey image, got one of colours such as {colour}; "
             "replace each colour by its class number"
@@ -66,7 +68,10 @@ def read_mask(path: str | os.PathLike[str], kind: Literal["labels", "grey"] = "l
     return values[0].contiguous()
 
 
-def read_label_mask(path: str | os.PathLike[str], num_classes: int, ignored: Collection[int] = ()) -> Tensor:
+# What follows stays in NumPy: torch would wake its threads for each of these small operations.
+
+
+def read_label_mask(path: str | os.PathLike[str], num_classes: int, ignored: Collection[int] = ()) -> np.ndarray:
     """Read a mask of class numbers and check them.
 
     Args:
@@ -93,10 +98,10 @@ def read_label_mask(path: str | os.PathLike[str], num_classes: int, ignored: Col
             f"{path}: class numbers: expected 0 to {num_classes - 1}, or {also} where ignored, got {came}"
             f"{f' and {len(bad) - 8} more' if len(bad) > 8 else ''}; correct the mask or the list of classes"
         )
-    return torch.from_numpy(labels)
+    return labels
 
 
-def read_binary_mask(path: str | os.PathLike[str]) -> Tensor:
+def read_binary_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a black and white mask.
 
     Returns:
@@ -105,22 +110,27 @@ def read_binary_mask(path: str | os.PathLike[str]) -> Tensor:
     Raises:
         DataError: the mask cannot be read, or is all but black because its numbers are 0 and 1.
     """
-    brightness = read_mask(path, "grey")
+    brightness = read_mask(path, "grey").numpy()
     if brightness.max() == 1:
         raise DataError(
             f"{path}: brightness: expected 0 to 255, {THRESHOLD} and more for the object, got 0 and 1 alone; "
             "write 255 for 1"
         )
-    return brightness >= THRESHOLD
+    found: np.ndarray = brightness >= THRESHOLD
+    return found
 
 
 _KINDS = ("JPEG", "PNG", "other")
 
 
 def _decode_labels(file: BinaryIO, header: Header) -> Tensor | None:
-    """Numbers ``[H, W]``, or colours ``[3, H, W]``; ``None`` for a JPEG."""
+    """Numbers ``[H, W]``, or colours ``[3, H, W]``; ``None`` for a file that does not keep numbers."""
     image, orientation, layout = load_by_pillow(file, header)
-    if image.format == "JPEG":
+    if image.format == "GIF":
+        red, green, blue = image.convert("RGB").split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            return _turned(np.asarray(red), orientation)
+    if image.format in ("JPEG", "GIF"):
         return None
     if image.mode in ("L", "P", "1", "LA", "PA"):
         pixels = np.asarray(image).astype(np.uint8)

@@ -48,7 +48,7 @@ class PairTable:
 
     def name(self, index: int, column: int = 0) -> str:
         """Name of a file, relative to the folder of its column."""
-        return os.fsdecode(self.names[column][index].tobytes())
+        return os.fsdecode(self.names[column][range(len(self))[index]].tobytes())  # counts from the end too
 
     def path(self, index: int, column: int = 0) -> Path:
         """Path of a file.

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from .dense_data import DensePart, DenseTransforms, ImagesWithMasks
 from .faults import Fault, OnBadSample
@@ -42,8 +41,8 @@ class SaliencyPart(DensePart):
         rows, faults = match_files(columns)
         return examine_pairs(columns, rows, faults, self.images_dir)
 
-    def target(self, table: PairTable, index: int) -> Tensor:
-        return read_binary_mask(table.path(index, 1))[None].to(torch.float32)
+    def target(self, table: PairTable, index: int) -> np.ndarray:
+        return read_binary_mask(table.path(index, 1))[None].astype(np.float32)
 
 
 class SaliencyPairs(ImagesWithMasks):

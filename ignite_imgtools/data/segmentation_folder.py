@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
 
 from .class_list import checked_class_names, count_classes, find_class_names
 from .dense_data import DensePart, DenseTransforms, ImagesWithMasks
@@ -40,7 +40,7 @@ class SegmentationFolderPart(DensePart):
         rows, faults = match_files(columns) if self.list_file is None else _listed_rows(self.list_file)
         return examine_pairs(columns, rows, faults, self.list_file or self.images_dir)
 
-    def target(self, table: PairTable, index: int) -> Tensor:
+    def target(self, table: PairTable, index: int) -> np.ndarray:
         return read_label_mask(table.path(index, 1), len(self.class_names), self.ignored)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
 
 from .class_list import checked_class_names, find_class_names
 from .dense_data import DensePart, DenseTransforms, ImagesWithMasks
@@ -72,7 +72,7 @@ class VocSegmentationPart(DensePart):
                 rows.append(PairRow(tuple(names[stem] for names in listed), where))
         return rows, source, faults
 
-    def target(self, table: PairTable, index: int) -> Tensor:
+    def target(self, table: PairTable, index: int) -> np.ndarray:
         return read_label_mask(table.path(index, 1), len(self.class_names))
 
 
