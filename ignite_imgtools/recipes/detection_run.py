@@ -1,0 +1,243 @@
+"""What the recipes of detectors share: data, engines, handlers and the run. A recipe adds its model and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import tyro
+from ignite.engine import Engine
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from ignite_imgtools import data, distributed, engines, handlers, metrics
+from ignite_imgtools.data import transforms
+from ignite_imgtools.formats import register_resumable
+from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.detection_prediction import predict_images
+from ignite_imgtools.recipes.records import RecipeRecord
+
+__all__ = ["DetectionConfig", "DetectionRecipe"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionConfig(RunConfig):
+    """What every recipe of a detector asks."""
+
+    FULL: ClassVar[dict[str, Any]]
+    """Defaults for flags that are ``None``."""
+    SMALL: ClassVar[dict[str, Any]]
+    """The same where the recipe trains on the built-in set on a CPU: a few minutes on two cores."""
+
+    trainable_layers: Annotated[int | None, tyro.conf.arg(metavar="0..5")] = None
+    """How many of the backbone's five stages are trained, counted from the last. By default 3 with weights, else 5."""
+    min_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Images are resized so that their short side has this many pixels,"""
+    max_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """but their long side no more than this many."""
+    optimizer: Literal["sgd", "adamw"] | None = None
+    """Optimizer."""
+    momentum: Annotated[float, tyro.conf.arg(metavar="X")] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """Weight decay."""
+    schedule: Literal["multistep", "cosine"] | None = None
+    """Learning rate after the warm-up: divided by ten at --lr-steps, or half a cosine."""
+    lr_steps: tuple[int, ...] | None = None
+    """Epochs after which --schedule multistep divides."""
+    warmup: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Optimizer steps of linear warm-up, at most those of the first epoch."""
+    aspect_bins: Annotated[int, tyro.conf.arg(metavar="K")] = 3
+    """With --group-by aspect: 2K + 2 groups of aspect ratios."""
+    flip: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Probability of a horizontal flip."""
+    val_losses: bool = False
+    """Compute the losses on the validation set too, in the same pass."""
+
+    def filled(self, name: str) -> Any:
+        """With every value that is ``None`` chosen, after :meth:`~RunConfig.check`.
+
+        Args:
+            name: of the recipe, for its run folder.
+        """
+        self.check()
+        small = self.data is None and self.device_type == "cpu"
+        chosen = {**(self.SMALL if small else self.FULL), "output_dir": Path("runs") / name}
+        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionRecipe:
+    """One detector, trained, evaluated and applied.
+
+    Args:
+        name: of the recipe, as in the table of recipes.
+        config: its flags.
+        create_model: makes the detector of a configuration without ``None``, for a number of classes that counts the
+            background.
+        iou_types: what is evaluated; with ``"segm"`` targets have masks, with ``"keypoints"`` they have keypoints.
+    """
+
+    name: str
+    config: type[DetectionConfig]
+    create_model: Callable[[Any, int], nn.Module]
+    iou_types: tuple[str, ...] = ("bbox",)
+
+    def train(self, config: DetectionConfig) -> None:
+        """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
+        filled = config.filled(self.name)
+        distributed.launch(self._train, filled, nproc_per_node=config.nproc_per_node, backend=config.backend)
+
+    def _train(self, local_rank: int, config: Any) -> None:
+        handlers.show_messages()
+        device = config.torch_device(local_rank)
+        folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
+        distributed.seed_all(config.seed)
+
+        train_set, val_set = self._create_data(config)
+        with refused_arguments():
+            train_loader = data.create_loader(
+                train_set,
+                config.batch_size,
+                shuffle=True,
+                group_by=None if config.group_by == "none" else config.group_by,
+                aspect_bins=config.aspect_bins,
+                min_size=config.min_size,
+                max_size=config.max_size,
+                seed=config.seed,
+                num_workers=config.num_workers,
+                on_bad_sample=config.on_bad_sample,
+            )
+        val_loader = self._create_val_loader(config, val_set)
+        class_names = data.class_names(val_set)
+
+        module = self._create_model(config, len(class_names)).to(device)
+        ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
+        model = distributed.create_parallel_model(module, device)
+        optimizer = _create_optimizer(config, model)
+        scheduler = _create_schedule(config, optimizer, handlers.steps_per_epoch(len(train_loader), config.accumulate))
+        update = engines.GradientUpdate(
+            optimizer,
+            amp_dtype=config.amp_dtype,
+            accumulate=config.accumulate,
+            clip_norm=config.clip_norm,
+            ema=ema,
+            scheduler=scheduler,
+        )
+
+        trainer = engines.create_detection_trainer(model, update, seed=config.seed)
+        evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
+        register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
+        handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
+        handlers.evaluate_on_epoch(trainer, evaluator, val_loader)
+        checkpoints = handlers.attach_checkpoints(
+            trainer,
+            evaluator,
+            {"model": model, "optimizer": optimizer},
+            folder,
+            best=f"{self.iou_types[-1]}/AP",
+            every=config.checkpoint_every,
+            resume=config.resume,
+            background=True,
+        )
+        handlers.attach_signals(trainer, checkpoints)
+        handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
+        handlers.attach_curves(folder, trainer)
+
+        if config.max_iterations is None:
+            trainer.run(train_loader, max_epochs=config.epochs)
+        else:
+            trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
+
+    def evaluate(self, config: DetectionConfig, checkpoint: Path) -> None:
+        """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
+        filled = config.filled(self.name)
+        distributed.launch(
+            self._evaluate, filled, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend
+        )
+
+    def _evaluate(self, local_rank: int, config: Any, checkpoint: Path) -> None:
+        handlers.show_messages()
+        _, val_set = self._create_data(config)
+        model = self._load_model(config, checkpoint, len(data.class_names(val_set))).to(config.torch_device(local_rank))
+        evaluator = self._create_evaluator(config, model, val_set, config.output_dir)
+        handlers.attach_evaluation_summary(evaluator)
+        evaluator.run(self._create_val_loader(config, val_set))
+
+    def predict(
+        self,
+        checkpoint: Path,
+        images: Sequence[Path],
+        *,
+        output_dir: Path,
+        score_threshold: float = 0.5,
+        device: str = "auto",
+    ) -> None:
+        """Draw what the model of ``checkpoint`` finds in ``images``, and write it to ``predictions.json``."""
+        handlers.show_messages()
+        record = RecipeRecord.from_checkpoint(checkpoint, self.name, self.config)
+        config = dataclasses.replace(record.config, device=device)
+        model = self._load_model(config, checkpoint, len(record.class_names)).to(config.torch_device(0))
+        predict_images(model, images, output_dir, record.class_names, score_threshold)
+
+    def _create_data(self, config: Any) -> tuple[Any, Any]:
+        return data.open_detection_data(
+            config.data or built_in_data(config.output_dir / "data", "coco"),
+            config.data_format,
+            train_transforms=transforms.detection_train(hflip=config.flip),
+            val_transforms=transforms.detection_eval(),
+            val_fraction=config.val_fraction,
+            seed=config.seed,
+            on_bad_sample=config.on_bad_sample,
+            **self._target_options(),
+        )
+
+    def _target_options(self) -> dict[str, bool]:
+        return {name: True for name, kind in (("masks", "segm"), ("keypoints", "keypoints")) if kind in self.iou_types}
+
+    def _create_val_loader(self, config: Any, val_set: Any) -> Any:
+        return data.create_loader(
+            val_set, config.batch_size, num_workers=config.num_workers, on_bad_sample=config.on_bad_sample
+        )
+
+    def _load_model(self, config: Any, checkpoint: Path, num_classes: int) -> nn.Module:
+        # Which layers were trained does not matter any more, and frozen ones need weights to start from.
+        model = self._create_model(dataclasses.replace(config, weights="none", trainable_layers=None), num_classes)
+        handlers.load_model(checkpoint, model)
+        return model
+
+    def _create_evaluator(
+        self, config: Any, model: nn.Module, val_set: Any, folder: Path, trainer: Engine | None = None, ema: Any = None
+    ) -> Engine:
+        class_names = data.class_names(val_set)
+        coco = metrics.CocoMetric(data.coco_index(val_set), self.iou_types, per_class=True, keep_results=True)
+        evaluator = engines.create_detection_evaluator(
+            model, {"coco": coco}, ema=ema, losses=config.val_losses, amp_dtype=config.amp_dtype, seed=config.seed
+        )
+        handlers.ImagePanels(folder, class_names).attach(evaluator)
+        handlers.attach_pr_curve(folder, evaluator, coco)
+        handlers.attach_evaluation_analysis(folder, trainer, evaluator, coco)
+        handlers.attach_evaluation_files(folder, trainer, evaluator, coco, category_ids=data.category_ids(val_set))
+        return evaluator
+
+    @refused_arguments()
+    def _create_model(self, config: Any, num_classes: int) -> nn.Module:
+        return self.create_model(config, num_classes)
+
+
+def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _create_schedule(config: Any, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    warmup = min(config.warmup, steps)
+    if config.schedule == "cosine":
+        return handlers.warmup_cosine(optimizer, config.epochs * steps, warmup_steps=warmup, end_factor=0.01)
+    return handlers.warmup_multistep(optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=warmup)
