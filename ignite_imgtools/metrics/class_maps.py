@@ -11,8 +11,8 @@ __all__ = ["pairs_of_class_maps", "predicted_classes"]
 
 Maps = Tensor | Sequence[Tensor]
 
-# A block of this many pixels and its intermediate results stay in the cache.
-_BLOCK = 65536
+# Pixels at a time: intermediate results of a usual image stay near the cache, those of a large one do not pile up.
+_BLOCK = 2**20
 
 
 def predicted_classes(logits: Tensor) -> Tensor:

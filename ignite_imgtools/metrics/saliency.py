@@ -40,7 +40,7 @@ def saliency_counts(probs: Tensor, truth: Tensor) -> Tensor:
         the number of pixels.
     """
     probs, truth = probs.float(), truth.to(probs.device, torch.float32)
-    error = (probs - truth).abs_().mul_(_ONE).to(torch.int32).sum(dtype=torch.int64)
+    error = ((probs * _ONE).to(torch.int32) - (truth * _ONE).to(torch.int32)).abs_().sum(dtype=torch.int64)
     level = (probs * _THRESHOLDS).to(torch.int16).clamp_(max=_THRESHOLDS - 1)
     level += (truth > 0.5).to(torch.int16).mul_(_THRESHOLDS)
     histogram = torch.bincount(level.flatten(), minlength=2 * _THRESHOLDS)

@@ -104,15 +104,6 @@ def test_read_weights_keeps_tensors_alone(tmp_path):
     assert read_weights(tmp_path / "weights.pth").keys() == {"a"}
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """An empty folder in the place of torch's, where a downloaded file would be; no test downloads."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def test_default_weights_of_a_backbone(hub):
     torch.manual_seed(7)
     classifier = resnet18()
