@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import io
 import os
 import re
@@ -73,10 +74,14 @@ class _Predict:
     """Checkpoint file."""
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("predictions")
     """Folder for the pictures and predictions.json."""
-    score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
-    """Leave out predictions of a lower score."""
     device: str = "auto"
     """cpu, cuda, or auto, which is cuda where there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _PredictWithScores(_Predict):
+    score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Leave out predictions of a lower score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,15 +229,17 @@ def _evaluate_arguments(config_kind: type, default: Any) -> type:
 def _predict(args: list[str]) -> int:
     name = _recipe_name("predict", args)
     recipe = load_recipe(name)
-    parsed = _parse(_Predict, args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
-    recipe.predict(
-        parsed.checkpoint,
-        parsed.images,
-        output_dir=parsed.output_dir,
-        score_threshold=parsed.score_threshold,
-        device=parsed.device,
-    )
+    kind = _predict_arguments(recipe)
+    parsed = _parse(kind, args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
+    options = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)}
+    recipe.predict(options.pop("checkpoint"), options.pop("images"), **options)
     return 0
+
+
+def _predict_arguments(recipe: Any) -> type:
+    # A mask has a class for every pixel, and no score that something could be below.
+    has_scores = "score_threshold" in inspect.signature(recipe.predict).parameters
+    return _PredictWithScores if has_scores else _Predict
 
 
 def _check(args: list[str]) -> int:
@@ -331,7 +338,7 @@ def _completion_parser() -> argparse.ArgumentParser:
         for name, what in RECIPES.items():
             options = recipes.add_parser(name, help=what)
             if command == "predict":
-                _add_options(options, _Predict)
+                _add_options(options, _predict_arguments(load_recipe(name)))
                 continue
             _add_options(options, load_recipe(name).Config)
             if command == "evaluate":

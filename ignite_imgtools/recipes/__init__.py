@@ -13,6 +13,11 @@ __all__ = ["RECIPES", "load_recipe"]
 
 RECIPES: dict[str, str] = {
     "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
+    "unet": "segmentation: U-Net, on DRIVE's vessels, VOC segmentation or folders of masks",
+    "fcn": "segmentation: FCN with a dilated ResNet, on VOC segmentation, DRIVE or folders of masks",
+    "deeplab_v3": "segmentation: DeepLabV3 with ResNet or MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
+    "lraspp": "segmentation: LR-ASPP with MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
+    "u2net": "salient objects: U2-Net, on DUTS, ECSSD, MSRA or other pairs of images and masks",
 }
 """Every recipe by its name, with what it is for. A literal table: listing the recipes imports none of them."""
 

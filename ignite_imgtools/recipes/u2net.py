@@ -1,0 +1,251 @@
+"""U2-Net on DUTS, ECSSD, MSRA and other pairs of images and black and white masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from ignite.engine import Engine
+from torch import nn
+
+from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
+from ignite_imgtools.data import transforms
+from ignite_imgtools.formats import register_resumable
+from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.dense_prediction import predict_maps
+from ignite_imgtools.recipes.records import RecipeRecord
+
+__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+
+# What the tutorials train on DUTS.
+_FULL = {
+    "model": "full",
+    "resize": 320,
+    "crop_size": 288,
+    "lr": 1e-3,
+    "batch_size": 16,
+    "epochs": 360,
+    "eval_every": 10,
+}
+# For the built-in set on a CPU: a few minutes on two cores.
+_SMALL = {
+    "model": "lite",
+    "resize": 112,
+    "crop_size": 96,
+    "lr": 2e-3,
+    "batch_size": 8,
+    "epochs": 5,
+    "eval_every": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Train U2-Net (Qin et al., 2020) on DUTS, ECSSD, MSRA or other pairs of images and black and white masks.
+
+    What is shown as None is the tutorials' schedule for DUTS: the full model, 360 epochs at crops of 288 pixels; for
+    the built-in set on a CPU the small model at crops of 96 pixels.
+    """
+
+    val_data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of another data set to evaluate on, such as ECSSD."""
+    model: Literal["full", "lite"] | None = None
+    """U2-Net with 44 or with 1.1 million parameters."""
+    resize: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """The model sees images of this height and width, whatever their shape was; maps are measured at their own size."""
+    crop_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """In training a square of this many pixels is cut out of them."""
+    hflip: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Probability of a horizontal flip."""
+    norm: Literal["batch", "sync"] = "batch"
+    """Normalise by the statistics of the images of a process, or of all processes (CUDA)."""
+    weight_decay: Annotated[float, tyro.conf.arg(metavar="X")] = 1e-4
+    """Weight decay of AdamW,"""
+    norm_decay: bool = False
+    """also of parameters of one dimension, which are biases and scales of normalisation."""
+    warmup: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Optimizer steps of linear warm-up, before half a cosine. By default those of two epochs."""
+    eval_every: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    eval_flip: bool = False
+    """In evaluation, average what the model says of an image and of its mirror image."""
+    val_losses: bool = False
+    """Compute the loss of the fused map on the validation set too."""
+    group_by: Literal["shape", "aspect", "none"] = "none"
+    """Make batches of images of the same or of similar shape. They are resized to the same one anyway."""
+
+    def filled(self) -> Config:
+        """With every value that is ``None`` chosen, after :meth:`~RunConfig.check`."""
+        self.check()
+        small = self.data is None and self.device_type == "cpu"
+        chosen: dict[str, Any] = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / "u2net"}
+        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+    def check(self) -> None:
+        super().check()
+        for name in ("resize", "crop_size", "eval_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.warmup is not None and self.warmup < 0:
+            raise ConfigError(f"--warmup must be 0 or more, got {self.warmup}")
+        if self.val_data is not None and not self.val_data.is_dir():
+            raise ConfigError(f"--val-data must be a folder; there is no folder {self.val_data}")
+        if self.norm == "sync" and self.device_type == "cpu":
+            raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
+
+
+def train(config: Config) -> None:
+    """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
+    config = config.filled()
+    distributed.launch(_train, config, nproc_per_node=config.nproc_per_node, backend=config.backend)
+
+
+def _train(local_rank: int, config: Any) -> None:
+    handlers.show_messages()
+    device = config.torch_device(local_rank)
+    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
+    distributed.seed_all(config.seed)
+
+    train_set, val_set = _create_data(config)
+    with refused_arguments():
+        train_loader = data.create_loader(
+            train_set,
+            config.batch_size,
+            shuffle=True,
+            group_by=None if config.group_by == "none" else config.group_by,
+            seed=config.seed,
+            num_workers=config.num_workers,
+            on_bad_sample=config.on_bad_sample,
+            collate_fn=data.collate_dense,
+        )
+    val_loader = _create_val_loader(config, val_set)
+
+    module = create_model(config).to(device)
+    ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
+    model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
+    groups = engines.parameter_groups(model, config.lr, config.weight_decay, decay_one_dimensional=config.norm_decay)
+    optimizer = torch.optim.AdamW(groups, config.lr)
+    steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
+    warmup = min(2 * steps if config.warmup is None else config.warmup, config.epochs * steps)
+    update = engines.GradientUpdate(
+        optimizer,
+        amp_dtype=config.amp_dtype,
+        accumulate=config.accumulate,
+        clip_norm=config.clip_norm,
+        ema=ema,
+        scheduler=handlers.warmup_cosine(optimizer, config.epochs * steps, warmup_steps=warmup, end_factor=1e-6),
+    )
+
+    trainer = engines.create_saliency_trainer(model, update, losses.DeepSupervisionLoss(), seed=config.seed)
+    evaluator = _create_evaluator(config, model, folder, trainer, ema)
+    register_resumable(trainer, "recipe", RecipeRecord("u2net", config, []))
+    handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
+    handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
+    checkpoints = handlers.attach_checkpoints(
+        trainer,
+        evaluator,
+        {"model": model, "optimizer": optimizer},
+        folder,
+        best="max_F",
+        every=config.checkpoint_every,
+        resume=config.resume,
+        background=True,
+    )
+    handlers.attach_signals(trainer, checkpoints)
+    handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
+    handlers.attach_curves(folder, trainer, metrics=("max_F", "MAE"))
+
+    if config.max_iterations is None:
+        trainer.run(train_loader, max_epochs=config.epochs)
+    else:
+        trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
+
+
+def evaluate(config: Config, checkpoint: Path) -> None:
+    """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
+    config = config.filled()
+    distributed.launch(_evaluate, config, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend)
+
+
+def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
+    handlers.show_messages()
+    _, val_set = _create_data(config)
+    model = _load_model(config, checkpoint).to(config.torch_device(local_rank))
+    evaluator = _create_evaluator(config, model, config.output_dir)
+    handlers.attach_evaluation_summary(evaluator)
+    evaluator.run(_create_val_loader(config, val_set))
+
+
+def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, device: str = "auto") -> None:
+    """Write how salient each pixel of ``images`` is to the model of ``checkpoint``: maps and cut-outs."""
+    handlers.show_messages()
+    record = RecipeRecord.from_checkpoint(checkpoint, "u2net", Config)
+    config: Any = dataclasses.replace(record.config, device=device)
+    model = _load_model(config, checkpoint).to(config.torch_device(0))
+    predictor = engines.create_dense_predictor(model, amp_dtype=config.amp_dtype, **_evaluation_options(config))
+    predict_maps(predictor, images, output_dir)
+
+
+@refused_arguments()
+def create_model(config: Any) -> nn.Module:
+    """The model of a configuration without ``None``."""
+    return {"full": models.u2net, "lite": models.u2net_lite}[config.model](weights=config.weights)
+
+
+def _load_model(config: Any, checkpoint: Path) -> nn.Module:
+    model = create_model(dataclasses.replace(config, weights="none"))
+    handlers.load_model(checkpoint, model)
+    return model
+
+
+@refused_arguments()
+def _create_data(config: Any) -> tuple[Any, Any]:
+    train_transforms = transforms.saliency_train(config.resize, config.crop_size, config.hflip)
+    return data.open_saliency_data(
+        config.data or built_in_data(config.output_dir / "data", "saliency"),
+        config.data_format,
+        val_data=config.val_data,
+        train_transforms=train_transforms,
+        val_transforms=transforms.saliency_eval(),
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        on_bad_sample=config.on_bad_sample,
+    )
+
+
+def _create_val_loader(config: Any, val_set: Any) -> Any:
+    return data.create_loader(
+        val_set,
+        config.batch_size,
+        num_workers=config.num_workers,
+        on_bad_sample=config.on_bad_sample,
+        collate_fn=data.collate_dense_lists,
+    )
+
+
+def _create_evaluator(
+    config: Any, model: nn.Module, folder: Path, trainer: Engine | None = None, ema: Any = None
+) -> Engine:
+    saliency = metrics.SaliencyMetric()
+    evaluator = engines.create_saliency_evaluator(
+        model,
+        {"saliency": saliency},
+        ema=ema,
+        loss_fn=losses.DeepSupervisionLoss() if config.val_losses else None,
+        amp_dtype=config.amp_dtype,
+        **_evaluation_options(config),
+    )
+    handlers.attach_saliency_panels(folder, evaluator)
+    handlers.attach_saliency_analysis(folder, evaluator, saliency)
+    handlers.attach_evaluation_files(folder, trainer, evaluator)
+    return evaluator
+
+
+def _evaluation_options(config: Any) -> dict[str, Any]:
+    return {"resize": (config.resize, config.resize), "flip": config.eval_flip}
