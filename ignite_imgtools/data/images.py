@@ -153,7 +153,7 @@ def resolve_inside(root: str | os.PathLike[str], name: str) -> Path:
     inside = Path(root) / path
     real_root = _real_folder(os.fspath(root))
     if os.path.commonpath((real_root, os.path.realpath(inside))) != real_root:
-        raise DataError(f"file name {name!r} follows a link out of {root}: copy the file into the folder")
+        raise DataError(f"file name {name!r} follows a link out of {root}; copy the file into the folder")
     return inside
 
 

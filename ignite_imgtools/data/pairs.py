@@ -88,8 +88,8 @@ def list_files(column: Column, key: Callable[[str], str]) -> tuple[dict[str, str
         if suffix.lower() not in column.suffixes or name.startswith("."):
             continue
         if found.setdefault(key(stem), name) != name:
-            came = f"{found[key(stem)]} too"
-            faults.append(Fault(str(column.folder / name), "", column.what, "one of its name", came, "remove one"))
+            expected, came = "no other one of this name", found[key(stem)]
+            faults.append(Fault(str(column.folder / name), "", column.what, expected, came, "remove one of them"))
     return found, faults
 
 
@@ -164,7 +164,8 @@ def examine_pairs(
 def _examine_row(columns: Sequence[Column], row: PairRow, source: Path) -> tuple[tuple[int, int] | None, list[Fault]]:
     faults, sizes = [], []
     for column, name in zip(columns, row.names, strict=True):
-        size, fault = examine_image(column.folder, name, None, str(source), row.where)
+        file = str(source) if row.where else str(column.folder / name)
+        size, fault = examine_image(column.folder, name, None, file, row.where)
         sizes.append(size)
         if fault is not None:
             faults.append(fault)

@@ -157,7 +157,7 @@ def test_brightness_from_half_on_counts(tmp_path: Path) -> None:
 
 def test_zeros_and_ones_are_no_brightness(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", labels(0, [0, 1]))
-    with pytest.raises(DataError, match="a.png: brightness: expected 0 to 255, .* got 0 and 1 alone; write 255 for 1"):
+    with pytest.raises(DataError, match=r"a.png: brightness: expected 0 to 255, .* got 0 and 1 alone; write 255 for 1"):
         read_binary_mask(path)
     assert not read_binary_mask(save(path, labels(0, [0]))).any()
 
@@ -169,7 +169,7 @@ def test_colours_are_no_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.png: class numbers: .* colours such as \(128, 0, 64\); replace each"):
         read_mask(path)
     path = save(tmp_path / "a.jpg", VALUES)
-    with pytest.raises(DataError, match="a.jpg: neither JPEG nor GIF .*; write masks as PNG"):
+    with pytest.raises(DataError, match=r"a.jpg: neither JPEG nor GIF .*; write masks as PNG"):
         read_mask(path)
     Image.fromarray(VALUES.astype(np.float32)).save(tmp_path / "a.tif")
     for kind in ("labels", "grey"):
@@ -212,7 +212,11 @@ def test_hostile_files(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_real_masks(real_data: Path) -> None:
-    for pattern in ("voc2012_mini/**/SegmentationClass/*7.png", "camvid/**/*annot/*5*.png", "drive/**/1st_manual/*.gif"):
+    for pattern in (
+        "voc2012_mini/**/SegmentationClass/*7.png",
+        "camvid/**/*annot/*5*.png",
+        "drive/**/1st_manual/*.gif",
+    ):
         for path in sorted(real_data.glob(pattern)):
             with Image.open(path) as image:
                 expected = np.array(image)

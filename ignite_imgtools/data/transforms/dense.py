@@ -58,6 +58,19 @@ class DenseTransform:
         return image, target
 
 
+class _Resize:
+    """Scales to a fixed height and width."""
+
+    def __init__(self, size: tuple[int, int]):
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"Resize({self.size})"
+
+    def __call__(self, image: Tensor, target: Tensor) -> Any:
+        return _resize(image, target, self.size)
+
+
 class _RandomShortSide:
     """Scales an image so that its shorter side is of a random length."""
 
@@ -69,7 +82,22 @@ class _RandomShortSide:
 
     def __call__(self, image: Tensor, target: Tensor) -> Any:
         length = int(torch.randint(self.smallest, self.largest + 1, ()))
-        return v2.Resize([length], max_size=_LONGEST * self.largest)(image, target)
+        height, width = image.shape[-2:]
+        shorter, longest = min(height, width), _LONGEST * self.largest
+        # The arithmetic of torchvision's resize, which gives images of no height where it is bounded.
+        size = (min(max(length * side // shorter, 1), longest) for side in (height, width))
+        return _resize(image, target, tuple(size))
+
+
+def _resize(image: Tensor, target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    image = F.resize(image, list(size))
+    # What torchvision calls nearest takes the pixel up and to the left of the nearest one: on average masks would be
+    # half a pixel off their images.
+    rows, columns = (
+        ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new)).long().clamp_(max=old - 1)
+        for new, old in zip(image.shape[-2:], target.shape[-2:], strict=True)
+    )
+    return image, tv_tensors.wrap(target.as_subclass(Tensor)[..., rows[:, None], columns], like=target)
 
 
 def segmentation_train(
@@ -126,7 +154,7 @@ def saliency_train(
     Raises:
         ValueError: an argument is out of its range.
     """
-    scale = v2.Resize(_checked_size("resize", resize))
+    scale = _Resize(_checked_size("resize", resize))
     return DenseTransform([scale, _crop(crop, fill, ignored=0, name="crop"), *_flips(hflip, 0.0)])
 
 
