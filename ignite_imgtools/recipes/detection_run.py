@@ -31,6 +31,8 @@ class DetectionConfig(RunConfig):
     """Defaults for flags that are ``None``."""
     SMALL: ClassVar[dict[str, Any]]
     """The same where the recipe trains on the built-in set on a CPU: a few minutes on two cores."""
+    NESTEROV: ClassVar[bool] = False
+    """Whether SGD looks ahead along its momentum."""
 
     trainable_layers: Annotated[int | None, tyro.conf.arg(metavar="0..5")] = None
     """How many of the backbone's five stages are trained, counted from the last. By default 3 with weights, else 5."""
@@ -70,6 +72,10 @@ class DetectionConfig(RunConfig):
         return dataclasses.replace(self, **missing)
 
 
+def _mirror_at_random(config: Any) -> Any:
+    return transforms.detection_train(hflip=config.flip)
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectionRecipe:
     """One detector, trained, evaluated and applied.
@@ -80,12 +86,22 @@ class DetectionRecipe:
         create_model: makes the detector of a configuration without ``None``, for a number of classes that counts the
             background.
         iou_types: what is evaluated; with ``"segm"`` targets have masks, with ``"keypoints"`` they have keypoints.
+        built_in_format: format in which the built-in set is written where no data are given.
+        train_transforms: called with the configuration, gives the transforms of the training set.
+        wrap_train_set: called with the configuration and the training set, gives what is trained on.
+        prepare_model: called with the configuration, the new model and the training set, before anything is trained.
+        attach: called with the configuration, the trainer and the model, for handlers of the recipe's own.
     """
 
     name: str
     config: type[DetectionConfig]
     create_model: Callable[[Any, int], nn.Module]
     iou_types: tuple[str, ...] = ("bbox",)
+    built_in_format: str = "coco"
+    train_transforms: Callable[[Any], Any] = _mirror_at_random
+    wrap_train_set: Callable[[Any, Any], Any] | None = None
+    prepare_model: Callable[[Any, nn.Module, Any], None] | None = None
+    attach: Callable[[Any, Engine, nn.Module], None] | None = None
 
     def train(self, config: DetectionConfig) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
@@ -99,6 +115,8 @@ class DetectionRecipe:
         distributed.seed_all(config.seed)
 
         train_set, val_set = self._create_data(config)
+        if self.wrap_train_set is not None:
+            train_set = self.wrap_train_set(config, train_set)
         with refused_arguments():
             train_loader = data.create_loader(
                 train_set,
@@ -115,7 +133,10 @@ class DetectionRecipe:
         val_loader = self._create_val_loader(config, val_set)
         class_names = data.class_names(val_set)
 
-        module = self._create_model(config, len(class_names)).to(device)
+        module = self._create_model(config, len(class_names))
+        if self.prepare_model is not None:
+            self.prepare_model(config, module, train_set)
+        module = module.to(device)
         ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
         model = distributed.create_parallel_model(module, device)
         optimizer = _create_optimizer(config, model)
@@ -130,6 +151,8 @@ class DetectionRecipe:
         )
 
         trainer = engines.create_detection_trainer(model, update, seed=config.seed)
+        if self.attach is not None:
+            self.attach(config, trainer, module)
         evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
         handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
@@ -186,9 +209,9 @@ class DetectionRecipe:
 
     def _create_data(self, config: Any) -> tuple[Any, Any]:
         return data.open_detection_data(
-            config.data or built_in_data(config.output_dir / "data", "coco"),
+            config.data or built_in_data(config.output_dir / "data", self.built_in_format),
             config.data_format,
-            train_transforms=transforms.detection_train(hflip=config.flip),
+            train_transforms=self.train_transforms(config),
             val_transforms=transforms.detection_eval(),
             val_fraction=config.val_fraction,
             seed=config.seed,
@@ -233,7 +256,8 @@ def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    options = {"momentum": config.momentum, "weight_decay": config.weight_decay, "nesterov": config.NESTEROV}
+    return torch.optim.SGD(parameters, config.lr, **options)
 
 
 def _create_schedule(config: Any, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
