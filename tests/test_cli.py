@@ -62,7 +62,7 @@ def test_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "faster_rcnn"], "evaluate needs --checkpoint PATH"),
         (["evaluate", "faster_rcnn", "--checkpoint", "no.pt"], "no.pt"),
         (["predict", "faster_rcnn", "a.jpg"], "checkpoint"),
-        (["check", "coco2", "--data", "."], "there is no format 'coco2'; choose one of: coco, voc"),
+        (["check", "coco2", "--data", "."], "there is no format 'coco2'; choose one of: coco, voc, "),
         (["check", "coco", "--data", "nowhere"], "there is no folder nowhere"),
         (["make-data", "coco2", "x"], "there is no format 'coco2'"),
         (["make-data", "coco", ".", "--num-train", "-1"], "num"),

@@ -83,7 +83,9 @@ def _check_dense(find: Callable[[Path], DenseLayout], folder: Path) -> list[Faul
     try:
         parts = layout.with_classes().parts()
     except DataError as error:
-        faults.append(fault_of_error(error, layout.train.masks_folder))
+        # What is wrong with a single file is told below.
+        if str(error).startswith(f"{layout.train.masks_folder}: "):
+            faults.append(fault_of_error(error, layout.train.masks_folder))
         # Whether the files can be read is still worth knowing: every number is taken for a class.
         counted, names = False, tuple(map(str, range(IGNORED)))
         parts = [dataclasses.replace(part, class_names=names) for part in layout.parts()]

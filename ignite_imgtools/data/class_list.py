@@ -95,7 +95,7 @@ def count_classes(folders: Iterable[Path], ignored: Collection[int] = ()) -> tup
             masks += 1
             seen = np.union1d(seen, np.flatnonzero(np.bincount(values.ravel())))
     if not masks:
-        raise first_error or DataError(f"{' and '.join(where)}: no masks found; correct the path")
+        raise first_error or DataError(f"{where[0]}: no masks found; correct the path")
     if is_main_process():
         _logger.info("decoded %d masks to count their classes; classes.txt, a name in a line, saves that", masks)
     numbers = np.setdiff1d(seen, [IGNORED, *ignored])

@@ -103,11 +103,13 @@ def test_masks_stay_on_their_images():
 
 
 def test_a_line_of_pixels_is_not_blown_up_without_bound():
-    image, mask = segmentation_train((500, 1000), 480)(
-        torch.zeros(3, 2, 60_000, dtype=torch.uint8), torch.zeros(2, 60_000, dtype=torch.int64)
-    )
-    assert image.shape == (3, 480, 480)
-    assert (mask == 255).any()
+    scale = segmentation_train((50, 100), 48).transforms[0]
+    for size in ((2, 60_000), (60_000, 2)):
+        image, mask = tv_tensors.Image(torch.zeros(3, *size)), tv_tensors.Mask(torch.zeros(size))
+        scaled = [tensor.shape[-2:] for tensor in scale(image, mask)]
+        assert scaled[0] == scaled[1]
+        assert max(scaled[0]) == 1000
+        assert 50 <= min(scaled[0]) <= 100
 
 
 def test_evaluation_leaves_everything_as_it_is():

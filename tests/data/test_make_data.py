@@ -26,18 +26,20 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path, name):
     again = make_data(name, tmp_path / "again", num_train=12, num_val=8, seed=5, image_size=96)
     assert digests(again) == digests(made[name])
     other = make_data(name, tmp_path / "other", num_train=1, num_val=1, seed=6, image_size=96)
-    assert not set(digests(other).values()) & set(digests(made[name]).values())
+    of_any_seed = {digest for file, digest in digests(other).items() if file.endswith("classes.txt")}
+    assert set(digests(other).values()) & set(digests(made[name]).values()) == of_any_seed
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_parts_do_not_depend_on_each_others_size(made, tmp_path, name):
     alone = make_data(name, tmp_path / "alone", num_train=1, num_val=8, seed=5, image_size=96)
-    val = {file: digest for file, digest in digests(made[name]).items() if "val" in file and "trainval" not in file}
+    val_part = {"drive": "test", "saliency": "DUTS-TE"}.get(name, "val")
+    val = {file: digest for file, digest in digests(made[name]).items() if val_part in file and "trainval" not in file}
     assert len(val) >= 9
     assert val.items() <= digests(alone).items()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["coco", "voc"])
 def test_what_is_written_can_be_used(made, name):
     assert check_dataset(name, made[name]) == []
     train_set, val_set = open_detection_data(made[name])
@@ -110,7 +112,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data_format": "bmp"}, "format must be one of coco, voc, got 'bmp'"),
+        ({"data_format": "bmp"}, "format must be one of coco, voc, .*, got 'bmp'"),
         ({"num_train": 0}, "num_train must be at least 1, got 0"),
         ({"num_val": -1}, "num_val must be at least 0, got -1"),
         ({"image_size": 20}, "image_size must be at least 64, got 20"),
