@@ -3,5 +3,6 @@
 from ignite_imgtools.losses.deep_supervision import DeepSupervisionLoss
 from ignite_imgtools.losses.dice import dice_loss
 from ignite_imgtools.losses.segmentation import SegmentationLoss, cross_entropy
+from ignite_imgtools.losses.yolo import YoloLoss
 
-__all__ = ["DeepSupervisionLoss", "SegmentationLoss", "cross_entropy", "dice_loss"]
+__all__ = ["DeepSupervisionLoss", "SegmentationLoss", "YoloLoss", "cross_entropy", "dice_loss"]
