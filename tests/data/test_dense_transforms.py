@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
 
 from ignite_imgtools.data.transforms import saliency_eval, saliency_train, segmentation_eval, segmentation_train
 
@@ -161,3 +162,20 @@ def test_arguments_are_checked(create, message):
 def test_what_they_are_is_shown():
     assert repr(saliency_train(7, 6, 0.5)).startswith("DenseTransform([Resize((7, 7)), RandomCrop(size=(6, 6)")
     assert "RandomShortSide(260, 1040)" in repr(segmentation_train())
+
+
+@pytest.mark.parametrize("size", [(10, 17), (64, 90)])
+def test_images_are_scaled_as_torchvision_does(size):
+    """Enlarged and made smaller, by whatever layout in memory is the quicker one."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 30, 40), dtype=np.uint8))
+    scaled, _ = saliency_train(size, size, hflip=0)(image, torch.zeros(1, 30, 40))
+    assert scaled.is_contiguous()
+    assert (scaled == F.resize(image, list(size), antialias=True)).all()
+
+
+@pytest.mark.parametrize("values", [[0, 1, 255], [-1, 0, 3], [0, 300]])
+def test_numbers_of_any_size_survive(values):
+    mask = torch.from_numpy(np.random.default_rng(0).choice(values, (30, 40)))
+    _, scaled = segmentation_train((30, 30), (30, 40), hflip=0)(torch.zeros(3, 30, 40), mask)
+    assert (scaled == mask).all()
+    assert scaled.dtype == torch.int64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -53,9 +54,13 @@ class DenseTransform:
             came = f"{list(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
             raise ValueError(f"the mask of an image {list(image.shape)} must be a tensor of its size, got {came}")
         target = target if isinstance(target, tv_tensors.Mask) else tv_tensors.Mask(target)
+        if not self.transforms:
+            return image, target
+        dtype = target.dtype
+        target = _small(target)
         for transform in self.transforms:
             image, target = transform(image, target)
-        return image, target
+        return tv_tensors.wrap(image.contiguous(), like=image), tv_tensors.wrap(target.to(dtype), like=target)
 
 
 class _Resize:
@@ -89,15 +94,28 @@ class _RandomShortSide:
         return _resize(image, target, tuple(size))
 
 
+def _small(target: Tensor) -> Tensor:
+    """The mask in uint8 where that holds its numbers: an eighth of the bytes to move."""
+    if target.dtype != torch.int64 or not target.numel():
+        return target
+    least, most = target.aminmax()
+    return tv_tensors.wrap(target.to(torch.uint8), like=target) if least >= 0 and most <= 255 else target
+
+
 def _resize(image: Tensor, target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    if size[0] * size[1] > image[0].numel():
+        # With the channels of a pixel side by side enlarging is up to three times as fast, and gives the same.
+        pixels = image.as_subclass(Tensor)[None].contiguous(memory_format=torch.channels_last)[0]
+        image = tv_tensors.wrap(pixels, like=image)
     image = F.resize(image, list(size))
     # What torchvision calls nearest takes the pixel up and to the left of the nearest one: on average masks would be
     # half a pixel off their images.
     rows, columns = (
-        ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new)).long().clamp_(max=old - 1)
-        for new, old in zip(image.shape[-2:], target.shape[-2:], strict=True)
+        np.minimum((np.arange(new) + 0.5) * (old / new), old - 1).astype(np.int64)
+        for new, old in zip(size, target.shape[-2:], strict=True)
     )
-    return image, tv_tensors.wrap(target.as_subclass(Tensor)[..., rows[:, None], columns], like=target)
+    values = target.as_subclass(Tensor).numpy()[..., columns][..., rows, :]
+    return image, tv_tensors.wrap(torch.from_numpy(values), like=target)
 
 
 def segmentation_train(
