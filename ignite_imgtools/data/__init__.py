@@ -17,6 +17,7 @@ from .segmentation_folder import SegmentationFolder
 from .subsets import category_ids, class_names, split_dataset
 from .voc import VocDetection
 from .voc_segmentation import VocSegmentation
+from .yolo import YoloDetection
 
 __all__ = [
     "CocoDetection",
@@ -28,6 +29,7 @@ __all__ = [
     "SegmentationFolder",
     "VocDetection",
     "VocSegmentation",
+    "YoloDetection",
     "aspect_ratio_groups",
     "category_ids",
     "check_dataset",

@@ -18,9 +18,10 @@ from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
 from .detection_table import DetectionTable
 from .faults import Fault, fault_of_error
-from .layouts import CocoPart, VocPart, find_layout
+from .layouts import CocoPart, Part, VocPart, find_layout
 from .masks import IGNORED
 from .voc_file import read_voc
+from .yolo_file import read_yolo
 
 __all__ = ["FORMATS", "Fault", "check_dataset", "format_report"]
 
@@ -70,10 +71,12 @@ def _check_detection(data_format: str, folder: Path) -> list[Fault]:
     return faults + val_faults
 
 
-def _read(part: CocoPart | VocPart, class_names: list[str] | None = None) -> tuple[DetectionTable | None, list[Fault]]:
+def _read(part: Part, class_names: list[str] | None = None) -> tuple[DetectionTable | None, list[Fault]]:
     if isinstance(part, CocoPart):
         return read_coco(part.annotation_file, part.images_dir)
-    return read_voc(part.root, part.split, class_names=class_names)
+    if isinstance(part, VocPart):
+        return read_voc(part.root, part.split, class_names=class_names)
+    return read_yolo(part.root, part.split)
 
 
 def _check_dense(find: Callable[[Path], DenseLayout], folder: Path) -> list[Fault]:
@@ -109,6 +112,7 @@ def _only_background(part: DensePart, values: set[int]) -> Fault:
 FORMATS: dict[str, Callable[[Path], list[Fault]]] = {
     "coco": lambda folder: _check_detection("coco", folder),
     "voc": lambda folder: _check_detection("voc", folder),
+    "yolo": lambda folder: _check_detection("yolo", folder),
     **{name: partial(_check_dense, find) for name, find in {**SEGMENTATION_FORMATS, **SALIENCY_FORMATS}.items()},
 }
 """Checker of each format: called with the folder, returns all faults."""

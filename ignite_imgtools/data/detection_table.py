@@ -18,7 +18,7 @@ from .images import read_image, resolve_inside
 from .ragged import Ragged
 from .segmentations import Segmentations
 
-__all__ = ["BACKGROUND", "Category", "DetectionTable", "boxes_xywh_to_clipped_xyxy"]
+__all__ = ["BACKGROUND", "Category", "DetectionTable", "boxes_xywh_to_clipped_xyxy", "clipped_corners"]
 
 BACKGROUND = "__background__"
 """Name of label 0."""
@@ -169,6 +169,11 @@ class DetectionTable:
 
 
 def boxes_xywh_to_clipped_xyxy(boxes_xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """:func:`clipped_corners` in float32, as targets have them."""
+    return clipped_corners(boxes_xywh, sizes).astype(np.float32)
+
+
+def clipped_corners(boxes_xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Corners of boxes, clipped to their images.
 
     Args:
@@ -176,8 +181,7 @@ def boxes_xywh_to_clipped_xyxy(boxes_xywh: np.ndarray, sizes: np.ndarray) -> np.
         sizes: ``[N, 2]`` or ``[1, 2]``, height and width.
 
     Returns:
-        float32 ``[N, 4]``.
+        float64 ``[N, 4]``.
     """
     corners = np.concatenate((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]), axis=1)
-    limits = np.tile(sizes[:, ::-1], 2)
-    return np.clip(corners, 0, limits).astype(np.float32)
+    return np.clip(corners, 0, np.tile(sizes[:, ::-1], 2))

@@ -18,8 +18,19 @@ from .coco import CocoDetection
 from .faults import OnBadSample
 from .subsets import split_dataset
 from .voc import VocDetection
+from .yolo import YoloDetection
+from .yolo_layout import read_yolo_layout
 
-__all__ = ["FORMATS", "CocoPart", "DetectionLayout", "VocPart", "find_among", "find_layout", "open_detection_data"]
+__all__ = [
+    "FORMATS",
+    "CocoPart",
+    "DetectionLayout",
+    "VocPart",
+    "YoloPart",
+    "find_among",
+    "find_layout",
+    "open_detection_data",
+]
 
 Transforms = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
 Layout = TypeVar("Layout")
@@ -71,12 +82,35 @@ class VocPart:
 
 
 @dataclass(frozen=True)
+class YoloPart:
+    """One part of a data set in YOLO's format."""
+
+    root: Path
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.root} ({self.split})"
+
+    def open(self, class_names: list[str] | None = None, **options: Any) -> YoloDetection:
+        """Open it; ``class_names`` must be its classes.
+
+        Raises:
+            DataError: something is bad, or the classes are others.
+        """
+        return YoloDetection(self.root, self.split, class_names=class_names, **options)
+
+
+Part = CocoPart | VocPart | YoloPart
+"""A part of any of these formats."""
+
+
+@dataclass(frozen=True)
 class DetectionLayout:
     """A data set found: its format, a key of :data:`FORMATS`, and its parts; ``val`` is ``None`` if there is none."""
 
     data_format: str
-    train: CocoPart | VocPart
-    val: CocoPart | VocPart | None
+    train: Part
+    val: Part | None
 
 
 def find_layout(folder: str | os.PathLike[str], data_format: str | None = None) -> DetectionLayout:
@@ -85,7 +119,9 @@ def find_layout(folder: str | os.PathLike[str], data_format: str | None = None) 
     - ``"coco"``: ``annotations/instances_{train,val}*.json`` and the images in ``{train,val}*/``, with the same
       ending or none, there or under ``images/``;
     - ``"voc"``: ``ImageSets/Main/{train,val}.txt``, ``Annotations`` and ``JPEGImages`` in the folder itself, in
-      ``VOCdevkit/<one>`` or ``<one>`` beneath it; a list ``trainval`` serves where there is no ``train``.
+      ``VOCdevkit/<one>`` or ``<one>`` beneath it; a list ``trainval`` serves where there is no ``train``;
+    - ``"yolo"``: ``data.yaml``, or lists of images, see
+      :func:`~ignite_imgtools.data.yolo_layout.read_yolo_layout`.
 
     Args:
         data_format: a key of :data:`FORMATS`; by default the one that is found.
@@ -156,7 +192,8 @@ def open_detection_data(
         seed: chooses them.
         drop_empty: leave images without objects out of the training part.
         on_bad_sample: refuse bad samples, or leave them out.
-        options: passed on to both parts: those that :class:`CocoDetection` or :class:`VocDetection` have.
+        options: passed on to both parts: those that :class:`CocoDetection`, :class:`VocDetection` or
+            :class:`YoloDetection` have.
 
     Raises:
         DataError: nothing is found, something is bad, or the parts have different classes.
@@ -214,6 +251,12 @@ def _find_voc(folder: Path) -> DetectionLayout:
     return DetectionLayout("voc", VocPart(root, "train"), val)
 
 
+def _find_yolo(folder: Path) -> DetectionLayout:
+    layout = read_yolo_layout(folder)
+    val = YoloPart(folder, "val") if "val" in layout.parts else None
+    return DetectionLayout("yolo", YoloPart(folder, "train"), val)
+
+
 def _voc_list(root: Path, part: str) -> Path:
     return root / "ImageSets" / "Main" / f"{part}.txt"
 
@@ -243,5 +286,5 @@ def _kind(path: Path) -> str:
     return "a file" if path.exists() else "nothing there"
 
 
-FORMATS: dict[str, Callable[[Path], DetectionLayout]] = {"coco": _find_coco, "voc": _find_voc}
+FORMATS: dict[str, Callable[[Path], DetectionLayout]] = {"coco": _find_coco, "voc": _find_voc, "yolo": _find_yolo}
 """Finder of each format; it raises DataError where a folder holds nothing of its kind."""

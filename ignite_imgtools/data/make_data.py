@@ -10,12 +10,14 @@ from pathlib import Path
 from .shapes_coco import write_coco
 from .shapes_dense import write_drive, write_masks, write_saliency, write_voc_segmentation
 from .shapes_voc import write_voc
+from .shapes_yolo import write_yolo
 
 __all__ = ["FORMATS", "make_data"]
 
 FORMATS: dict[str, Callable[[Path, int, int, int, int], None]] = {
     "coco": write_coco,
     "voc": write_voc,
+    "yolo": write_yolo,
     "voc_segmentation": write_voc_segmentation,
     "drive": write_drive,
     "masks": write_masks,
