@@ -25,12 +25,13 @@ class ImageRows:
 
     def __init__(self, width: int):
         self._width = width
-        self._rows: list[Tensor] = []
+        self._on_host = torch.zeros(0, width, dtype=torch.int64)
+        self._on_device: list[Tensor] = []
         self._gathered: NDArray[np.int64] | None = None
 
     def add(self, row: Tensor) -> None:
-        """Add the row of an image, int64 ``[width]`` on any device."""
-        self._rows.append(row)
+        """Add the row of an image, int64 ``[width]`` on any device, the same for all."""
+        self._on_device.append(row)
         self._gathered = None
 
     def gather(self) -> NDArray[np.int64]:
@@ -53,8 +54,11 @@ class ImageRows:
         rows = state_dict["rows"]
         if rows.shape[1:] != (self._width,):
             raise ValueError(f"the state has rows of {list(rows.shape[1:])} integers, the metric of [{self._width}]")
-        self._rows, self._gathered = list(rows.clone()), None
+        self._on_host, self._on_device, self._gathered = rows.cpu().clone(), [], None
 
     def _own(self) -> Tensor:
-        # One transfer for all images.
-        return torch.stack(self._rows).cpu() if self._rows else torch.zeros(0, self._width, dtype=torch.int64)
+        if self._on_device:
+            # One transfer for all images.
+            self._on_host = torch.cat([self._on_host, torch.stack(self._on_device).cpu()])
+            self._on_device = []
+        return self._on_host

@@ -40,9 +40,9 @@ def saliency_counts(probs: Tensor, truth: Tensor) -> Tensor:
         the number of pixels.
     """
     probs, truth = probs.float(), truth.to(probs.device, torch.float32)
-    error = ((probs * _ONE).to(torch.int32) - (truth * _ONE).to(torch.int32)).abs_().sum(dtype=torch.int64)
-    level = (probs * _THRESHOLDS).to(torch.int16).clamp_(max=_THRESHOLDS - 1)
-    level += (truth > 0.5).to(torch.int16).mul_(_THRESHOLDS)
+    error = probs.mul(_ONE).to(torch.int32).sub_(truth.mul(_ONE).to(torch.int32)).abs_().sum(dtype=torch.int64)
+    level = probs.mul(_THRESHOLDS).clamp_(max=_THRESHOLDS - 1).to(torch.int16)
+    level.add_(truth > 0.5, alpha=_THRESHOLDS)
     histogram = torch.bincount(level.flatten(), minlength=2 * _THRESHOLDS)
     return torch.cat([histogram, error.view(1), error.new_full((1,), truth.numel())])
 
@@ -120,11 +120,13 @@ class SaliencyMetric(Metric):
 
     def reset(self) -> None:
         self._rows = ImageRows(_WIDTH)
+        self._curves: Curves | None = None
 
     def update(self, output: tuple[Tensor | Sequence[Tensor], Tensor | Sequence[Tensor]]) -> None:
         y_pred, y = output
         if len(y_pred) != len(y):
             raise ValueError(f"one prediction for each target is needed, got {len(y_pred)} and {len(y)}")
+        self._curves = None
         # One by one: the last bit of a sigmoid may depend on a pixel's place in the batch.
         for predicted, true in zip(y_pred, y, strict=True):
             predicted, true = _as_map(predicted, "y_pred"), _as_map(true, "y")
@@ -154,7 +156,9 @@ class SaliencyMetric(Metric):
 
         Call it on all processes, or on any after :meth:`compute`.
         """
-        return saliency_curves(self._rows.gather()[:, :-2].reshape(-1, 2, _THRESHOLDS))
+        if self._curves is None:
+            self._curves = saliency_curves(self._rows.gather()[:, :-2].reshape(-1, 2, _THRESHOLDS))
+        return self._curves
 
     def state_dict(self) -> OrderedDict[str, Any]:
         """What this process has counted; unlike most metrics of ignite it speaks to no other process."""
@@ -167,6 +171,7 @@ class SaliencyMetric(Metric):
             ValueError: it is of another metric.
         """
         self._rows.load_state_dict(state_dict)
+        self._curves = None
 
 
 def _as_map(image: Tensor, name: str) -> Tensor:
