@@ -1,6 +1,8 @@
 """Models, and builders over torchvision's."""
 
-from ignite_imgtools.models.rcnn import faster_rcnn, resnet_fpn
+from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
+from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
+from ignite_imgtools.models.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
 from ignite_imgtools.models.segmentation import deeplab_v3, fcn, lraspp
 from ignite_imgtools.models.u2net import U2Net, u2net, u2net_lite
 from ignite_imgtools.models.unet import EncoderUNet, UNet, unet, unet_mobilenet_v3_large, unet_vgg16
@@ -14,13 +16,21 @@ __all__ = [
     "U2Net",
     "UNet",
     "Yolov3Spp",
+    "create_backbone",
     "deeplab_v3",
     "faster_rcnn",
     "fcn",
+    "fcos",
+    "keypoint_rcnn",
     "load_weights",
     "lraspp",
+    "mask_rcnn",
     "read_weights",
     "resnet_fpn",
+    "retinanet",
+    "ssd300",
+    "ssdlite",
+    "stage_nodes",
     "u2net",
     "u2net_lite",
     "unet",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from ignite_imgtools.distributed import unwrap_model
 
@@ -129,6 +130,32 @@ def default_weights(enum_member: Any) -> dict[str, Tensor]:
             target = folder / os.path.basename(enum_member.url)  # noqa: PTH119  (of a URL)
             raise ValueError(f"cannot download {enum_member.url} ({error}); put that file at {target}") from error
     return state
+
+
+def load_detector_weights(
+    model: nn.Module, weights: str | Path, whole: Any, backbone: Callable[[], Mapping[str, Tensor]]
+) -> None:
+    """Load what ``weights`` asks for into a detector with ``model.backbone.body``.
+
+    Args:
+        weights: ``"none"``; ``"default"``; or a file of a detector or of a classifier.
+        whole: torchvision's weights of the whole detector, taken by default; ``None`` where it has none.
+        backbone: gives those of the backbone, taken by default where there are none of the whole.
+
+    Raises:
+        ValueError: the weights cannot be had, or do not fit.
+    """
+    if weights == "none":
+        return
+    if weights != "default":
+        load_weights(model, weights, prefixes=("", "backbone.body."))
+    elif whole is not None:
+        load_weights(model, default_weights(whole))
+        for module in model.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.eps = 0.0  # with which these weights were trained
+    else:
+        load_weights(model, backbone(), prefixes=("backbone.body.",))
 
 
 def _find_state(content: Any, where: str) -> dict[str, Tensor]:

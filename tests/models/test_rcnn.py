@@ -91,7 +91,7 @@ def test_autocast_does_not_round_boxes(mode):
     ("arguments", "message"),
     [
         ({"num_classes": 1}, "num_classes counts the background and must be at least 2, got 1"),
-        ({"num_classes": 3, "backbone": "vgg16"}, "backbone must be one of resnet101, .*, got 'vgg16'"),
+        ({"num_classes": 3, "backbone": "vgg61"}, "backbone must be one of .*vgg16.*, got 'vgg61'"),
         ({"num_classes": 3, "norm": "layer"}, r"norm must be one of \['batch', 'frozen', 'sync'\], got 'layer'"),
         ({"num_classes": 3, "trainable_layers": 3}, "would freeze random weights"),
         ({"num_classes": 3, "weights": "w.pth", "trainable_layers": 6}, r"must be in 0\.\.5, got 6"),
