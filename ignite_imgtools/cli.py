@@ -39,6 +39,7 @@ _COMMANDS = {
     "predict": "draw and write predictions: predict RECIPE --checkpoint PATH IMAGE... [OPTIONS]",
     "check": "find what is wrong with a data set: check FORMAT --data DIR",
     "make-data": "write the built-in data set: make-data FORMAT DIR [OPTIONS]",
+    "convert": "write a detection data set in another format: convert DIR NEW_DIR --to FORMAT [OPTIONS]",
     "coco-eval": "evaluate COCO results: coco-eval --ground-truth FILE --results FILE [OPTIONS]",
     "completion": "print the script for tab completion: completion bash|zsh|fish",
 }
@@ -106,6 +107,24 @@ class _MakeData:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Convert:
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    directory: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="NEW_DIR")]
+    to: Literal["coco", "voc", "yolo"]
+    """Format to write."""
+    data_format: Annotated[str | None, tyro.conf.arg(metavar="FORMAT")] = None
+    """Format to read: coco, voc or yolo. By default found from the folder's layout."""
+    crowd: Literal["drop", "keep"] = "drop"
+    """Crowds and difficult objects, which yolo cannot mark: leave them out, or make them objects like others."""
+    decimals: Annotated[int, tyro.conf.arg(metavar="N")] = 6
+    """Digits of the numbers in yolo's label files."""
+    link_images: bool = False
+    """Make hard links to the images instead of copies, where the file system can."""
+    on_bad_sample: Literal["raise", "skip"] = "raise"
+    """What to do with an image or annotation that cannot be used: stop, or leave it out."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _CocoEval:
     ground_truth: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """COCO json of images, annotations and categories."""
@@ -161,6 +180,7 @@ def _dispatch(args: list[str]) -> int:
         "predict": _predict,
         "check": _check,
         "make-data": _make_data,
+        "convert": _convert,
         "coco-eval": _coco_eval,
         "completion": _completion,
     }[command](rest)
@@ -258,6 +278,8 @@ def _check(args: list[str]) -> int:
         raise _UsageError(f"--data must be a folder; there is no folder {parsed.data}")
     faults = check.check_dataset(parsed.format, parsed.data)
     print(check.format_report(faults))
+    if parsed.format == "yolo" and not faults:
+        print(check.anchor_report(parsed.format, parsed.data))
     return 2 if faults else 0
 
 
@@ -282,6 +304,27 @@ def _make_data(args: list[str]) -> int:
     except (ValueError, OSError) as error:
         raise _UsageError(str(error)) from None
     print(f"{parsed.num_train} training and {parsed.num_val} validation images written to {parsed.directory}")
+    return 0
+
+
+def _convert(args: list[str]) -> int:
+    from ignite_imgtools.data import convert_detection_data
+
+    parsed = _parse(_Convert, args, "convert", "Write the boxes and images of a detection data set in another format.")
+    try:
+        converted = convert_detection_data(
+            parsed.folder,
+            parsed.directory,
+            parsed.to,
+            data_format=parsed.data_format,
+            crowd=parsed.crowd,
+            decimals=parsed.decimals,
+            link_images=parsed.link_images,
+            on_bad_sample=parsed.on_bad_sample,
+        )
+    except (ValueError, OSError) as error:
+        raise _UsageError(str(error)) from None
+    print(f"{converted} written to {parsed.directory}")
     return 0
 
 
@@ -347,6 +390,9 @@ def _completion_parser() -> argparse.ArgumentParser:
     parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parsers["make-data"].add_argument("format", choices=list(FORMATS))
     parsers["make-data"].add_argument("directory").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    for name in ("folder", "directory"):
+        parsers["convert"].add_argument(name).complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    _add_options(parsers["convert"], _Convert)
     _add_options(parsers["coco-eval"], _CocoEval)
     parsers["completion"].add_argument("shell", choices=_SHELLS)
     return parser
@@ -361,6 +407,8 @@ def _add_options(parser: argparse.ArgumentParser, kind: type) -> None:
         choices = [value for part in (hint, *get_args(hint)) if get_origin(part) is Literal for value in get_args(part)]
         if field.name == "images" and not choices:
             parser.add_argument("images", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]
+            continue
+        if "Positional" in str(field.type):
             continue
         option = parser.add_argument(f"--{field.name.replace('_', '-')}", choices=choices or None)
         if Path in (hint, *get_args(hint)):

@@ -1,6 +1,8 @@
+from .anchors import AnchorFit, anchor_fit, kmeans_anchors, object_sizes
 from .check import check_dataset, format_report
 from .coco import CocoDetection
 from .coco_index import coco_index
+from .convert import ConvertedParts, convert_detection_data
 from .dense_batches import collate_dense, collate_dense_lists
 from .dense_layouts import open_saliency_data, open_segmentation_data
 from .drive import Drive
@@ -10,6 +12,7 @@ from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
 from .masks import read_mask
+from .mosaic import MosaicDataset
 from .palette import voc_palette
 from .saliency import SaliencyPairs
 from .samplers import EvalSampler, GroupedBatchSampler
@@ -20,16 +23,20 @@ from .voc_segmentation import VocSegmentation
 from .yolo import YoloDetection
 
 __all__ = [
+    "AnchorFit",
     "CocoDetection",
+    "ConvertedParts",
     "Drive",
     "EvalSampler",
     "GroupedBatchSampler",
+    "MosaicDataset",
     "SaliencyPairs",
     "SampleLoader",
     "SegmentationFolder",
     "VocDetection",
     "VocSegmentation",
     "YoloDetection",
+    "anchor_fit",
     "aspect_ratio_groups",
     "category_ids",
     "check_dataset",
@@ -38,12 +45,15 @@ __all__ = [
     "collate_dense",
     "collate_dense_lists",
     "collate_detection",
+    "convert_detection_data",
     "create_loader",
     "find_layout",
     "format_report",
     "image_size",
     "image_sizes",
+    "kmeans_anchors",
     "make_data",
+    "object_sizes",
     "open_detection_data",
     "open_saliency_data",
     "open_segmentation_data",

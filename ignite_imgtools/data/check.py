@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ignite_imgtools.formats import DataError
 
+from .anchors import describe_anchors
 from .coco_file import read_coco
 from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
@@ -23,7 +24,7 @@ from .masks import IGNORED
 from .voc_file import read_voc
 from .yolo_file import read_yolo
 
-__all__ = ["FORMATS", "Fault", "check_dataset", "format_report"]
+__all__ = ["FORMATS", "Fault", "anchor_report", "check_dataset", "format_report"]
 
 
 def check_dataset(data_format: str, folder: str | os.PathLike[str]) -> list[Fault]:
@@ -53,6 +54,15 @@ def format_report(faults: list[Fault]) -> str:
     files = len({fault.file for fault in faults})
     count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {files} file{'s' if files > 1 else ''}"
     return "\n".join([*map(str, faults), count])
+
+
+def anchor_report(data_format: str, folder: str | os.PathLike[str]) -> str:
+    """Anchors for the training part of a detection data set without faults, and how well they fit, in one line.
+
+    Raises:
+        DataError: there is no data set of this format in the folder, or it has faults.
+    """
+    return describe_anchors(find_layout(folder, data_format).train.open())
 
 
 def _check_detection(data_format: str, folder: Path) -> list[Fault]:

@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path, name):
     again = make_data(name, tmp_path / "again", num_train=12, num_val=8, seed=5, image_size=96)
     assert digests(again) == digests(made[name])
     other = make_data(name, tmp_path / "other", num_train=1, num_val=1, seed=6, image_size=96)
-    of_any_seed = {digest for file, digest in digests(other).items() if file.endswith("classes.txt")}
+    of_any_seed = {digest for file, digest in digests(other).items() if file.endswith(("classes.txt", "data.yaml"))}
     assert set(digests(other).values()) & set(digests(made[name]).values()) == of_any_seed
 
 
@@ -39,7 +39,7 @@ def test_parts_do_not_depend_on_each_others_size(made, tmp_path, name):
     assert val.items() <= digests(alone).items()
 
 
-@pytest.mark.parametrize("name", ["coco", "voc"])
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
 def test_what_is_written_can_be_used(made, name):
     assert check_dataset(name, made[name]) == []
     train_set, val_set = open_detection_data(made[name])

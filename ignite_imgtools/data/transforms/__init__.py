@@ -1,10 +1,15 @@
+from .affine import AffineRange, BoxAffine
 from .dense import DenseTransform, saliency_eval, saliency_train, segmentation_eval, segmentation_train
 from .detection import DetectionTransform, detection_eval, detection_train
+from .hsv import HsvJitter
 from .keypoints import flip_permutation
 
 __all__ = [
+    "AffineRange",
+    "BoxAffine",
     "DenseTransform",
     "DetectionTransform",
+    "HsvJitter",
     "detection_eval",
     "detection_train",
     "flip_permutation",
