@@ -12,6 +12,7 @@ from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
 from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
 from ignite_imgtools.engines.mean_losses import MeanLosses
+from ignite_imgtools.engines.multi_scale import attach_multi_scale, multi_scale_size, multi_scale_sizes
 from ignite_imgtools.engines.parameter_groups import parameter_groups
 from ignite_imgtools.engines.saliency import (
     create_saliency_evaluator,
@@ -33,6 +34,7 @@ __all__ = [
     "GradientUpdate",
     "MeanDenseLosses",
     "MeanLosses",
+    "attach_multi_scale",
     "create_dense_predictor",
     "create_detection_evaluator",
     "create_detection_trainer",
@@ -44,6 +46,8 @@ __all__ = [
     "create_trainer",
     "detection_evaluation_step",
     "detection_training_step",
+    "multi_scale_size",
+    "multi_scale_sizes",
     "parameter_groups",
     "saliency_evaluation_step",
     "saliency_training_step",

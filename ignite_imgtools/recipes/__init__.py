@@ -13,6 +13,7 @@ __all__ = ["RECIPES", "load_recipe"]
 
 RECIPES: dict[str, str] = {
     "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
+    "yolov3_spp": "object detection: YOLOv3-SPP with mosaics and training at several sizes, on YOLO, COCO or VOC boxes",
     "unet": "segmentation: U-Net, on DRIVE's vessels, VOC segmentation or folders of masks",
     "fcn": "segmentation: FCN with a dilated ResNet, on VOC segmentation, DRIVE or folders of masks",
     "deeplab_v3": "segmentation: DeepLabV3 with ResNet or MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
