@@ -66,7 +66,8 @@ def convert_detection_data(
     ``0.75 * 10 ** -decimals`` of the image's side into YOLO's format, and by 0.005 pixels into the others, which have
     pixels with two digits. So corners that are whole pixels come back exactly from YOLO's format in images of up to
     6,600 pixels. VOC's numbers are taken for edges, as :class:`~ignite_imgtools.data.VocDetection` takes them, and
-    written the same way. What is lost: masks, keypoints, and numbers that a format uses for classes and images.
+    written the same way. What is lost: masks, keypoints, and the numbers
+    that a format uses for classes and images; VOC lists no classes, so those that do not occur too.
 
     The folder appears when it is complete. Call it on one process.
 

@@ -70,8 +70,8 @@ class AffineRange:
 class BoxAffine:
     """A random affine map of an image and its boxes.
 
-    A box becomes the smallest one that holds its four corners; it is clipped to the image, and its object is left out
-    where too little of it remains. Areas change with the map and with what is cut off.
+    A box becomes the smallest one around what is seen of the turned rectangle; its object is left out where too little
+    of it remains. Areas change with the map and with what is cut off.
 
     Args:
         affine: what is drawn from.
@@ -116,14 +116,14 @@ class BoxAffine:
 
         boxes = target["boxes"].as_subclass(Tensor)
         seen = boxes.clamp(min=0).minimum(torch.tensor([source[1], source[0]] * 2, dtype=boxes.dtype))
-        hulls = map_boxes(seen, matrix, size)
+        hulls, areas = map_boxes(seen, matrix, size)
         factor = float(torch.linalg.det(matrix[:, :2]).abs())
-        share = _areas(hulls) / (_areas(boxes) * factor).clamp(min=1e-6)
+        share = (areas / (_areas(boxes) * factor).clamp(min=1e-6)).clamp(max=1)
         kept = (share >= self.min_visible) & ((hulls[:, 2:] - hulls[:, :2]) >= self.min_box_size).all(dim=1)
         changed = dict(target)
         changed["boxes"] = hulls
         if "area" in changed:
-            changed["area"] = changed["area"] * factor * share.clamp(max=1)
+            changed["area"] = changed["area"] * factor * share
         for key in _PER_OBJECT:
             if key in changed:
                 changed[key] = changed[key][kept]
@@ -133,18 +133,45 @@ class BoxAffine:
         return mapped, changed
 
 
-def map_boxes(boxes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """The smallest boxes that hold the mapped corners of ``boxes``, clipped to ``(height, width)``.
+def map_boxes(boxes: Tensor, matrix: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What remains in the result of mapped boxes.
 
     Args:
         boxes: float ``[N, 4]`` xyxy.
         matrix: float64 ``[2, 3]``, see :meth:`AffineRange.draw`.
+        size: ``(height, width)`` of the result.
+
+    Returns:
+        The smallest boxes that hold what is left of the mapped, turned rectangles once they are cut to the result,
+        ``[N, 4]``, and the areas that are left, ``[N]``; zeros where nothing is.
     """
     x1, y1, x2, y2 = boxes.double().unbind(1)
-    corners = torch.stack((torch.stack((x1, x2, x1, x2), 1), torch.stack((y1, y1, y2, y2), 1)), 2)
+    corners = torch.stack((torch.stack((x1, x2, x2, x1), 1), torch.stack((y1, y1, y2, y2), 1)), 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]
-    hulls = torch.cat((moved.amin(dim=1), moved.amax(dim=1)), dim=1)
-    return hulls.clamp(min=0).minimum(hulls.new_tensor([size[1], size[0]] * 2)).to(boxes.dtype)
+    height, width = size
+    hulls, areas = [], []
+    for polygon in moved.tolist():
+        for axis, limit, sign in ((0, 0.0, 1), (0, float(width), -1), (1, 0.0, 1), (1, float(height), -1)):
+            polygon = _cut(polygon, axis, limit, sign)
+        xs, ys = [x for x, _ in polygon] or [0.0], [y for _, y in polygon] or [0.0]
+        hulls.append((min(xs), min(ys), max(xs), max(ys)))
+        areas.append(abs(sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(polygon))) / 2)
+    return boxes.new_tensor(hulls).view(-1, 4), boxes.new_tensor(areas)
+
+
+def _cut(polygon: list[list[float]], axis: int, limit: float, sign: int) -> list[list[float]]:
+    """The part of a convex polygon where ``sign * (coordinate - limit) >= 0`` (Sutherland and Hodgman, 1974)."""
+    kept = []
+    for start, end in zip(polygon[-1:] + polygon[:-1], polygon, strict=True):
+        before, after = sign * (start[axis] - limit), sign * (end[axis] - limit)
+        if before * after < 0:
+            share = before / (before - after)
+            crossing = [a + share * (b - a) for a, b in zip(start, end, strict=True)]
+            crossing[axis] = limit
+            kept.append(crossing)
+        if after >= 0:
+            kept.append(end)
+    return kept
 
 
 def warp(image: Tensor, matrix: Tensor, size: tuple[int, int], fill: tuple[int, int, int]) -> Tensor:
