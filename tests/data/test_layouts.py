@@ -47,7 +47,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path):
         find_layout(tmp_path, "voc")
     with pytest.raises(DataError, match="expected a folder with a data set, got nothing there"):
         find_layout(tmp_path / "none")
-    with pytest.raises(ValueError, match="data_format must be one of coco, voc, yolo, got 'yolo9'"):
+    with pytest.raises(ValueError, match="data_format must be one of coco, voc, yolo, penn_fudan, got 'yolo9'"):
         find_layout(tmp_path, "yolo9")
     write_coco_folder(tmp_path)
     (tmp_path / "train").rename(tmp_path / "pictures")
