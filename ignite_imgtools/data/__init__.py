@@ -14,6 +14,7 @@ from .make_data import make_data
 from .masks import read_mask
 from .mosaic import MosaicDataset
 from .palette import voc_palette
+from .penn_fudan import PennFudan
 from .saliency import SaliencyPairs
 from .samplers import EvalSampler, GroupedBatchSampler
 from .segmentation_folder import SegmentationFolder
@@ -30,6 +31,7 @@ __all__ = [
     "EvalSampler",
     "GroupedBatchSampler",
     "MosaicDataset",
+    "PennFudan",
     "SaliencyPairs",
     "SampleLoader",
     "SegmentationFolder",

@@ -19,7 +19,7 @@ from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
 from .detection_table import DetectionTable
 from .faults import Fault, fault_of_error
-from .layouts import CocoPart, Part, VocPart, find_layout
+from .layouts import CocoPart, Part, VocPart, YoloPart, find_layout
 from .masks import IGNORED
 from .voc_file import read_voc
 from .yolo_file import read_yolo
@@ -85,8 +85,17 @@ def _read(part: Part, class_names: list[str] | None = None) -> tuple[DetectionTa
     if isinstance(part, CocoPart):
         return read_coco(part.annotation_file, part.images_dir)
     if isinstance(part, VocPart):
-        return read_voc(part.root, part.split, class_names=class_names)
+        return _read_voc(part, class_names)
+    assert isinstance(part, YoloPart)
     return read_yolo(part.root, part.split)
+
+
+def _read_voc(part: VocPart, class_names: list[str] | None) -> tuple[DetectionTable | None, list[Fault]]:
+    table, faults = read_voc(part.root, part.split, class_names=class_names)
+    if (part.root / "SegmentationObject").is_dir():
+        _, of_masks = read_voc(part.root, part.split, class_names=class_names, masks=True)
+        faults += [fault for fault in of_masks if fault not in faults]
+    return table, faults
 
 
 def _check_dense(find: Callable[[Path], DenseLayout], folder: Path) -> list[Fault]:
@@ -123,6 +132,7 @@ FORMATS: dict[str, Callable[[Path], list[Fault]]] = {
     "coco": lambda folder: _check_detection("coco", folder),
     "voc": lambda folder: _check_detection("voc", folder),
     "yolo": lambda folder: _check_detection("yolo", folder),
+    "penn_fudan": lambda folder: find_layout(folder, "penn_fudan").train.open(on_bad_sample="skip").faults,
     **{name: partial(_check_dense, find) for name, find in {**SEGMENTATION_FORMATS, **SALIENCY_FORMATS}.items()},
 }
 """Checker of each format: called with the folder, returns all faults."""

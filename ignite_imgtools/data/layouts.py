@@ -16,6 +16,7 @@ from ignite_imgtools.formats import DataError
 
 from .coco import CocoDetection
 from .faults import OnBadSample
+from .penn_fudan import PennFudan
 from .subsets import split_dataset
 from .voc import VocDetection
 from .yolo import YoloDetection
@@ -100,7 +101,25 @@ class YoloPart:
         return YoloDetection(self.root, self.split, class_names=class_names, **options)
 
 
-Part = CocoPart | VocPart | YoloPart
+@dataclass(frozen=True)
+class PennFudanPart:
+    """The Penn-Fudan pedestrians, which have no parts."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def open(self, class_names: list[str] | None = None, *, drop_empty: bool = False, **options: Any) -> PennFudan:
+        """Open it; there is a pedestrian in every image, so none is dropped.
+
+        Raises:
+            DataError: something is bad.
+        """
+        return PennFudan(self.root, **options)
+
+
+Part = CocoPart | VocPart | YoloPart | PennFudanPart
 """A part of any of these formats."""
 
 
@@ -120,6 +139,7 @@ def find_layout(folder: str | os.PathLike[str], data_format: str | None = None) 
       ending or none, there or under ``images/``;
     - ``"voc"``: ``ImageSets/Main/{train,val}.txt``, ``Annotations`` and ``JPEGImages`` in the folder itself, in
       ``VOCdevkit/<one>`` or ``<one>`` beneath it; a list ``trainval`` serves where there is no ``train``;
+    - ``"penn_fudan"``: ``PNGImages`` and ``PedMasks`` in the folder or beneath it;
     - ``"yolo"``: ``data.yaml``, or lists of images, see
       :func:`~ignite_imgtools.data.yolo_layout.read_yolo_layout`.
 
@@ -205,7 +225,7 @@ def open_detection_data(
         return train_set, layout.val.open(train_set.class_names, transforms=val_transforms, **options)
     whole = layout.train.open(transforms=train_transforms, **options)
     train_part, val_part = split_dataset(whole, val_fraction, seed)
-    if drop_empty:
+    if drop_empty and not isinstance(whole, PennFudan):
         filled = whole.table.count_objects(crowd=False) > 0
         train_part = Subset(whole, np.asarray(train_part.indices)[filled[train_part.indices]].tolist())
     # The annotations are shared, only the transforms differ.
@@ -257,6 +277,16 @@ def _find_yolo(folder: Path) -> DetectionLayout:
     return DetectionLayout("yolo", YoloPart(folder, "train"), val)
 
 
+def _find_penn_fudan(folder: Path) -> DetectionLayout:
+    roots = [folder, *_folders(folder.glob("*"))]
+    found = [root for root in roots if (root / "PNGImages").is_dir() and (root / "PedMasks").is_dir()]
+    if not found:
+        raise DataError(f"{folder}: no PNGImages and PedMasks as Penn-Fudan has them, here or in */; correct the path")
+    if len(found) > 1 and found[0] != folder:
+        raise DataError(f"{folder}: several data sets: {', '.join(map(str, found))}; give the path of one")
+    return DetectionLayout("penn_fudan", PennFudanPart(found[0]), None)
+
+
 def _voc_list(root: Path, part: str) -> Path:
     return root / "ImageSets" / "Main" / f"{part}.txt"
 
@@ -286,5 +316,10 @@ def _kind(path: Path) -> str:
     return "a file" if path.exists() else "nothing there"
 
 
-FORMATS: dict[str, Callable[[Path], DetectionLayout]] = {"coco": _find_coco, "voc": _find_voc, "yolo": _find_yolo}
+FORMATS: dict[str, Callable[[Path], DetectionLayout]] = {
+    "coco": _find_coco,
+    "voc": _find_voc,
+    "yolo": _find_yolo,
+    "penn_fudan": _find_penn_fudan,
+}
 """Finder of each format; it raises DataError where a folder holds nothing of its kind."""

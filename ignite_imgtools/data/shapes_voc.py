@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+from PIL import Image
+
+from .palette import voc_palette
 from .shapes import CLASSES, ShapeObject, ShapesImage, create_shapes_image
 from .shapes_files import part_seed, save_jpeg
 
@@ -13,14 +17,15 @@ __all__ = ["write_voc"]
 
 
 def write_voc(folder: Path, num_train: int, num_val: int, seed: int, image_size: int) -> None:
-    """Write ``VOCdevkit/VOC2012/`` with ``ImageSets/Main/{train,val,trainval}.txt``, ``Annotations``, ``JPEGImages``.
+    """Write ``VOCdevkit/VOC2012/`` with ``ImageSets/{Main,Segmentation}/{train,val,trainval}.txt``, ``Annotations``,
+    ``JPEGImages`` and ``SegmentationObject``.
 
     Boxes are as VOC has them: first and last pixel, counted from 1. VOC knows no crowds: they are one object marked
     difficult.
     """
     root = folder / "VOCdevkit" / "VOC2012"
-    lists = root / "ImageSets" / "Main"
-    for path in (lists, root / "Annotations", root / "JPEGImages"):
+    lists = [root / "ImageSets" / name for name in ("Main", "Segmentation")]
+    for path in (*lists, root / "Annotations", root / "JPEGImages", root / "SegmentationObject"):
         path.mkdir(parents=True)
     all_names = []
     for part, count in (("train", num_train), ("val", num_val)):
@@ -31,9 +36,25 @@ def write_voc(folder: Path, num_train: int, num_val: int, seed: int, image_size:
             shapes = create_shapes_image(part_seed(seed, part), index, image_size)
             save_jpeg(shapes.image, root / "JPEGImages" / f"{name}.jpg")
             (root / "Annotations" / f"{name}.xml").write_bytes(_xml(name, shapes))
-        (lists / f"{part}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            _object_numbers(shapes).save(root / "SegmentationObject" / f"{name}.png")
+        _write_lists(lists, part, names)
         all_names += names
-    (lists / "trainval.txt").write_text("".join(f"{name}\n" for name in sorted(all_names)), encoding="utf-8")
+    _write_lists(lists, "trainval", sorted(all_names))
+
+
+def _write_lists(folders: Sequence[Path], part: str, names: Sequence[str]) -> None:
+    for folder in folders:
+        (folder / f"{part}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def _object_numbers(shapes: ShapesImage) -> Image.Image:
+    """Which object a pixel shows, counted from 1 as in the xml file."""
+    numbers = np.zeros(shapes.image.shape[:2], dtype=np.uint8)
+    for number, shape in enumerate(shapes.objects, start=1):
+        numbers[shape.mask] = number
+    image = Image.fromarray(numbers, "P")
+    image.putpalette(voc_palette().tobytes())
+    return image
 
 
 def _xml(name: str, shapes: ShapesImage) -> bytes:
@@ -41,7 +62,7 @@ def _xml(name: str, shapes: ShapesImage) -> bytes:
     root = ElementTree.Element("annotation")
     _add_texts(root, {"folder": "VOC2012", "filename": f"{name}.jpg"})
     _add_texts(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": depth})
-    _add_texts(root, {"segmented": 0})
+    _add_texts(root, {"segmented": 1})
     for shape in shapes.objects:
         _add_object(root, shape, height, width)
     ElementTree.indent(root)

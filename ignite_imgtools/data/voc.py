@@ -20,7 +20,8 @@ __all__ = ["VOC_CLASSES", "VocDetection"]
 
 
 class VocDetection(Dataset[tuple[Any, dict[str, Any]]]):
-    """Images with boxes from a folder like ``VOCdevkit/VOC2012``: ``ImageSets/Main``, ``Annotations``, ``JPEGImages``.
+    """Images with boxes, and masks if asked, from a folder like ``VOCdevkit/VOC2012``: ``ImageSets/Main``,
+    ``Annotations``, ``JPEGImages``, ``SegmentationObject``.
 
     The annotations are kept in flat arrays, so that worker processes share them, and are checked when the data set
     is made. Images come in the order of the list; ``image_id`` is the place in it, from 0.
@@ -40,6 +41,9 @@ class VocDetection(Dataset[tuple[Any, dict[str, Any]]]):
         difficult: what to do with objects marked difficult. ``"ignore"``: targets do not have them, and evaluation
             (:func:`coco_index`) treats them as crowds, neither found nor missed; ``"keep"``: they are objects like
             others in both.
+        masks: targets have ``masks``, from ``SegmentationObject``, where number ``n`` marks the pixels of the n-th
+            object of the xml file; the images are those of ``ImageSets/Segmentation`` if it has the list, and areas
+            are those of masks. All masks are decoded once, when the data set is made, and kept as run lengths.
         drop_empty: leave out images whose target would be empty.
         on_bad_sample: ``"raise"``: anything bad is refused; ``"skip"``: bad images and objects are left out,
             ``faults`` tells which.
@@ -57,6 +61,7 @@ class VocDetection(Dataset[tuple[Any, dict[str, Any]]]):
         transforms: Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]] | None = None,
         class_names: Sequence[str] | None = None,
         difficult: Literal["ignore", "keep"] = "ignore",
+        masks: bool = False,
         drop_empty: bool = False,
         on_bad_sample: OnBadSample = "raise",
         check_images: bool = True,
@@ -68,6 +73,7 @@ class VocDetection(Dataset[tuple[Any, dict[str, Any]]]):
             split,
             class_names=class_names,
             difficult_is_crowd=difficult == "ignore",
+            masks=masks,
             check_images=check_images,
         )
         self.faults: list[Fault] = faults
@@ -75,6 +81,7 @@ class VocDetection(Dataset[tuple[Any, dict[str, Any]]]):
         assert table is not None  # else there was a fatal fault
         self.images_dir = Path(root) / "JPEGImages"
         self.transforms = transforms
+        self._masks = masks
         self.table: DetectionTable = table.nonempty(crowd=False) if drop_empty else table
 
     def __len__(self) -> int:
@@ -91,7 +98,7 @@ class VocDetection(Dataset[tuple[Any, dict[str, Any]]]):
 
     def annotations(self, index: int) -> dict[str, Any]:
         """The target of an image before ``transforms``, without reading the image."""
-        return self.table.target(index, crowd=False)
+        return self.table.target(index, crowd=False, masks=self._masks)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """``(height, width)`` of an image in pixels, without reading it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 from ignite_imgtools.formats import DataError
 
 from .detection_table import BACKGROUND, Category, DetectionTable, boxes_xywh_to_clipped_xyxy
-from .faults import REACH, Fault, shown
+from .faults import REACH, Fault, fault_of_error, shown
 from .image_faults import examine_image
 from .images import IMAGE_SUFFIXES, resolve_inside
+from .masks import IGNORED, read_mask
 from .ragged import pack_bytes, starts_of
+from .segmentations import SegmentationBuilder
 
 __all__ = ["VOC_CLASSES", "read_voc"]
 
@@ -34,6 +36,10 @@ class _Object:
     name: str
     box: tuple[float, ...]
     difficult: bool
+    mask: dict[str, Any] | None = None
+    """Compressed run lengths as COCO has them."""
+    area: int = 0
+    """Pixels of the mask."""
 
 
 @dataclass
@@ -52,9 +58,10 @@ def read_voc(
     *,
     class_names: Sequence[str] | None = None,
     difficult_is_crowd: bool = True,
+    masks: bool = False,
     check_images: bool = True,
 ) -> tuple[DetectionTable | None, list[Fault]]:
-    """Read the images that ``ImageSets/Main/<split>.txt`` lists.
+    """Read the images that ``ImageSets/Main/<split>.txt`` lists; with masks, ``ImageSets/Segmentation/<split>.txt``.
 
     Args:
         root: the folder that holds ``ImageSets``, ``Annotations`` and ``JPEGImages``.
@@ -63,21 +70,26 @@ def read_voc(
             default they are gathered from *all* files in ``Annotations``, so that every split gets the same labels:
             the 20 of VOC in its order if there are no others, else the names found, sorted.
         difficult_is_crowd: note objects marked difficult in ``iscrowd``.
+        masks: read ``SegmentationObject`` too, where number ``n`` marks the pixels of the n-th object of the xml file.
+            The masks are decoded here and kept as run lengths; areas are those of masks.
         check_images: look at the header and the end of every image file.
 
     Returns:
         The annotations, without what is bad, or ``None`` if a fault is fatal; images in order of the list. And all
         faults.
     """
-    reader = _VocReader(Path(root), split, check_images)
+    reader = _VocReader(Path(root), split, masks, check_images)
     table = reader.read(list(class_names) if class_names is not None else None, difficult_is_crowd)
     return table, reader.faults
 
 
 class _VocReader:
-    def __init__(self, root: Path, split: str, check_images: bool):
-        self.root, self.check_images = root, check_images
-        self.list_file = root / "ImageSets" / "Main" / f"{split}.txt"
+    def __init__(self, root: Path, split: str, masks: bool, check_images: bool):
+        self.root, self.masks, self.check_images = root, masks, check_images
+        lists = root / "ImageSets" / "Segmentation"
+        if not (masks and (lists / f"{split}.txt").is_file()):
+            lists = root / "ImageSets" / "Main"
+        self.list_file = lists / f"{split}.txt"
         self.faults: list[Fault] = []
 
     def read(self, class_names: list[str] | None, difficult_is_crowd: bool) -> DetectionTable | None:
@@ -98,11 +110,14 @@ class _VocReader:
                 continue
             name, size = self._image(stem, annotation, images)
             if name is not None and size is not None:
-                rows.append((number, name, size, self._good_objects(stem, annotation, size, labels)))
+                good = self._good_objects(stem, annotation, size, labels)
+                if self.masks:
+                    good = self._with_masks(stem, size, good, annotation)
+                rows.append((number, name, size, good))
         if not rows:
             self._fault(self.list_file, "", "images", "at least one that can be used", "none", fatal=True)
             return None
-        return _table(rows, labels, difficult_is_crowd)
+        return _table(rows, labels, difficult_is_crowd, self.masks)
 
     def _fault(
         self,
@@ -197,6 +212,43 @@ class _VocReader:
                 self._fault(path, f"object {obj.number}", *fault, "correct or remove it")
         return good
 
+    def _with_masks(
+        self, stem: str, size: tuple[int, int], objects: list[_Object], annotation: _Annotation
+    ) -> list[_Object]:
+        """The objects that have a mask, with it."""
+        try:
+            path = resolve_inside(self.root / "SegmentationObject", f"{stem}.png")
+            numbers = read_mask(path).numpy()
+        except DataError as error:
+            self.faults.append(fault_of_error(error, self.root / "SegmentationObject" / f"{stem}.png"))
+            return []
+        if numbers.shape != size:
+            came = f"{numbers.shape[1]} x {numbers.shape[0]}"
+            self._fault(path, "", "size", f"that of the image, {size[1]} x {size[0]}", came)
+            return []
+        xml = self.root / "Annotations" / f"{stem}.xml"
+        known = {obj.number for obj in annotation.objects}
+        if strange := sorted(set(np.unique(numbers).tolist()) - known - {0, IGNORED}):
+            expected = f"the numbers of the {len(known)} objects in {xml}"
+            self._fault(
+                path, f"number {strange[0]}", "object", expected, shown(strange), "add the object, or remove it"
+            )
+        found = []
+        for obj in objects:
+            pixels = numbers == obj.number
+            if pixels.any():
+                found.append(replace(obj, mask=_run_lengths(pixels), area=int(pixels.sum())))
+            else:
+                self._fault(xml, f"object {obj.number}", "mask", f"pixels of {obj.number} in {path}", "none")
+        return found
+
+
+def _run_lengths(pixels: np.ndarray) -> dict[str, Any]:
+    from pycocotools import mask as mask_utils
+
+    encoded: dict[str, Any] = mask_utils.encode(np.asfortranarray(pixels, dtype=np.uint8))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
+
 
 def _object_fault(obj: _Object, size: tuple[int, int], labels: dict[str, int]) -> tuple[str, str, str] | None:
     """What is wrong with an object: the field, what was expected, what came."""
@@ -219,11 +271,23 @@ def _object_fault(obj: _Object, size: tuple[int, int], labels: dict[str, int]) -
 
 
 def _table(
-    rows: list[tuple[int, str, tuple[int, int], list[_Object]]], labels: dict[str, int], difficult_is_crowd: bool
+    rows: list[tuple[int, str, tuple[int, int], list[_Object]]],
+    labels: dict[str, int],
+    difficult_is_crowd: bool,
+    masks: bool,
 ) -> DetectionTable:
     objects = [obj for *_, of_image in rows for obj in of_image]
     boxes = np.array([obj.box for obj in objects], np.float64).reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]
+    segmentations = None
+    areas = boxes[:, 2] * boxes[:, 3]
+    if masks:
+        builder = SegmentationBuilder()
+        for _, _, size, of_image in rows:
+            for obj in of_image:
+                builder.add(obj.mask, *size)
+        segmentations = builder.build()
+        areas = np.array([obj.area for obj in objects], np.float64)
     return DetectionTable(
         image_ids=np.array([number for number, *_ in rows], np.int64),
         sizes=np.array([size for _, _, size, _ in rows], np.int64),
@@ -231,9 +295,10 @@ def _table(
         starts=starts_of(np.array([len(of_image) for *_, of_image in rows])),
         boxes_xywh=boxes,
         labels=np.array([labels[obj.name] for obj in objects], np.int64),
-        areas=boxes[:, 2] * boxes[:, 3],
+        areas=areas,
         iscrowd=np.array([obj.difficult and difficult_is_crowd for obj in objects], bool),
         categories=tuple(Category(label, name) for name, label in labels.items()),
+        segmentations=segmentations,
     )
 
 

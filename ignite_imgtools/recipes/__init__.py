@@ -13,6 +13,9 @@ __all__ = ["RECIPES", "load_recipe"]
 
 RECIPES: dict[str, str] = {
     "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
+    "retinanet": "object detection: RetinaNet with a feature pyramid, on COCO, VOC or YOLO boxes",
+    "mask_rcnn": "instance segmentation: Mask R-CNN with a feature pyramid, on COCO, VOC or Penn-Fudan masks",
+    "coco_detection": "object detection: torchvision's detectors on a backbone of choice, on COCO, VOC or YOLO boxes",
     "yolov3_spp": "object detection: YOLOv3-SPP with mosaics and training at several sizes, on YOLO, COCO or VOC boxes",
     "unet": "segmentation: U-Net, on DRIVE's vessels, VOC segmentation or folders of masks",
     "fcn": "segmentation: FCN with a dilated ResNet, on VOC segmentation, DRIVE or folders of masks",
