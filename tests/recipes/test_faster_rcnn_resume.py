@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from ignite_imgtools.data.make_data import make_data
-from tests.recipes.faster_rcnn_runs import SMALL, assert_same_run, command, metrics_lines, run
+from tests.recipes.faster_rcnn_runs import SMALL, assert_same_run, metrics_lines, run
+from tests.recipes.killed_runs import kill_within, last_logged
 
 _ARGS = "--epochs 6 --accumulate 2 --ema-decay 0.9 --log-every 1 --checkpoint-every 1".split()
 
@@ -37,27 +33,6 @@ def straight(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
     return folders
 
 
-def _kill_within(arguments: list[str], log: Path, epoch: int) -> None:
-    """Start a run, and kill all its processes once it has logged the second iteration of ``epoch``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command(*arguments),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline and process.poll() is None:
-            # The last line may be half written.
-            lines = log.read_text().split("\n")[:-1] if log.exists() else []
-            if sum(json.loads(line)["epoch"] == epoch for line in lines) >= 2:
-                break
-            time.sleep(0.005)
-        assert process.poll() is None, "the run ended before it was killed"
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_in_the_third_of_six_epochs(
@@ -65,8 +40,8 @@ def test_killed_in_the_third_of_six_epochs(
 ) -> None:
     folder = tmp_path / "run"
     arguments = _arguments(dataset, folder, workers, processes)
-    _kill_within(arguments, folder / "metrics.jsonl", epoch=3)
-    killed_at = _last_logged(folder)
+    kill_within(arguments, folder / "metrics.jsonl", epoch=3)
+    killed_at = last_logged(folder)
     length = max(line["iteration"] for line in metrics_lines(straight[processes])) // 6
     assert 2 * length < killed_at < 3 * length + 1
 
@@ -74,9 +49,3 @@ def test_killed_in_the_third_of_six_epochs(
     assert "resumed" in printed.lower()
     assert_same_run(folder, straight[processes])
     assert not list((folder / "checkpoints").glob(".*"))
-
-
-def _last_logged(folder: Path) -> int:
-    """The last iteration that was logged whole before the kill."""
-    lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
-    return max(json.loads(line)["iteration"] for line in lines)
