@@ -170,8 +170,8 @@ class _Writer:
             stems = []
             for index in range(len(dataset)):
                 name = self._name_in_folder(dataset, index)
-                path = PurePosixPath(name)
-                stem, suffix = path.with_suffix("").as_posix().replace("/", "_"), path.suffix
+                suffix = PurePosixPath(name).suffix
+                stem = name.removesuffix(suffix).replace("/", "_")
                 if stem in owners:
                     # Parts often number their images alike.
                     stem = f"{part}_{stem}"

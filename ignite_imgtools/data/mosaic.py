@@ -138,7 +138,7 @@ def _moved(target: dict[str, Any], scale_x: float, scale_y: float, left: int, to
         if key in target:
             raise ValueError(f"a mosaic has no {key}: open the data without them")
     boxes = target["boxes"].as_subclass(Tensor)
-    moved = {key: target[key] for key in ("labels", "iscrowd") if key in target}
+    moved: dict[str, Tensor] = {key: target[key] for key in ("labels", "iscrowd") if key in target}
     moved["boxes"] = boxes * boxes.new_tensor([scale_x, scale_y] * 2) + boxes.new_tensor([left, top] * 2)
     if "area" in target:
         moved["area"] = target["area"] * (scale_x * scale_y)

@@ -67,7 +67,7 @@ def read_yolo_layout(folder: str | os.PathLike[str]) -> YoloLayout:
     file = next((folder / name for name in _YAML_NAMES if (folder / name).is_file()), None)
     if file is not None:
         return _from_yaml(file)
-    lists = {
+    lists: dict[str, tuple[str, ...]] = {
         part: (names[0],)
         for part, known in _PARTS.items()
         if (names := [f"{name}.txt" for name in known if (folder / f"{name}.txt").is_file()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ STAGES = ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))
 """Darknet-53: channels and number of residual blocks of each stage. A stage begins with a convolution of stride 2; a
 block squeezes to half the channels (1 x 1), widens again (3 x 3) and adds its input."""
 
-SPP = "pooling"
+SPP: Final = "pooling"
 """Maxima over 13 x 13, 9 x 9 and 5 x 5 cells beside the cells themselves: four times as many channels."""
 
 
@@ -166,7 +166,7 @@ class _Head(nn.Module):
         inputs = from_backbone + (channels(spec.lateral) if spec.lateral else 0)
         self.layers = nn.Sequential()
         for layer in spec.layers:
-            if layer == SPP:
+            if isinstance(layer, str):
                 self.layers.append(_SpatialPyramidPooling())
                 inputs *= 4
             else:

@@ -204,8 +204,8 @@ def _anchor_table(anchors: Sequence[Sequence[float]], anchors_per_map: int | Non
 def _start_heads(network: Yolov3SppNetwork, classes: int, anchors_per_map: int) -> None:
     """Biases with which the first predictions are about as rare as objects are: one box in a hundred holds one, and
     all classes are equally likely. Else the first steps would do nothing but learn that."""
-    for head in network.heads:
-        bias = head.predict.bias.data.view(anchors_per_map, -1)
+    for bias in (head.get_parameter("predict.bias").data for head in network.heads):
+        bias = bias.view(anchors_per_map, -1)
         bias[:, 4] = -4.6
         bias[:, 5:] = -torch.log(torch.tensor(max(classes - 1, 1), dtype=torch.float32))
 
