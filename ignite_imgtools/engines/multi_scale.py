@@ -17,16 +17,17 @@ _KEY = 0x53495A45
 
 
 def multi_scale_sizes(size: int, factor: float = 1.5, divisor: int = 32) -> tuple[int, ...]:
-    """The multiples of ``divisor`` from ``size / factor`` to ``size * factor``; those at the ends rounded down.
+    """The multiples of ``divisor`` from ``size / factor`` to ``size * factor``, ends rounded down, none below two times
+    ``divisor``: an image that is a single cell to the network is nothing that a batch can be normalised with.
 
     Raises:
-        ValueError: ``factor`` is below 1, or the smallest would be 0.
+        ValueError: ``factor`` is below 1, or there is no such size.
 
     >>> multi_scale_sizes(512)[0], multi_scale_sizes(512)[-1], len(multi_scale_sizes(512))
     (320, 768, 15)
     """
-    first, last = int(size / factor) // divisor, int(size * factor) // divisor
-    if factor < 1 or first < 1:
+    first, last = max(2, int(size / factor) // divisor), int(size * factor) // divisor
+    if factor < 1 or last < first:
         raise ValueError(f"sizes from {size} / {factor:g} to {size} * {factor:g} in steps of {divisor} are impossible")
     return tuple(step * divisor for step in range(first, last + 1))
 

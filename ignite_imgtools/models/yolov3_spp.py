@@ -153,7 +153,7 @@ def yolov3_spp(
 
     Args:
         num_classes: the background counts as one.
-        size: pixels of the longer side of the images that the network sees, at least 32.
+        size: pixels of the longer side of the images that the network sees, at least 64.
         width: factor of the channels of all layers.
         depth: factor of the numbers of residual blocks.
         anchors: width and height of each in pixels of a letterboxed image; for each of the three strides as many.
@@ -171,8 +171,8 @@ def yolov3_spp(
     """
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background and must be at least 2, got {num_classes}")
-    if size < 32:
-        raise ValueError(f"size must be at least 32 pixels, got {size}")
+    if size < 64:
+        raise ValueError(f"size must be at least 64 pixels, got {size}")
     if norm not in _NORMS:
         raise ValueError(f"norm must be one of {sorted(_NORMS)}, got {norm!r}")
     if weights == "default":

@@ -107,8 +107,8 @@ class Config(DetectionConfig):
 
     def check(self) -> None:
         super().check()
-        if self.max_size is not None and (self.max_size < 32 or self.max_size % 32):
-            raise ConfigError(f"--max-size must be a multiple of 32, got {self.max_size}")
+        if self.max_size is not None and (self.max_size < 64 or self.max_size % 32):
+            raise ConfigError(f"--max-size must be a multiple of 32 from 64 on, got {self.max_size}")
         if self.multi_scale is not None and not 1 <= self.multi_scale <= 4:
             raise ConfigError(f"--multi-scale must be from 1 to 4, got {self.multi_scale}")
         with refused_arguments():

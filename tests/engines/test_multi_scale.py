@@ -26,6 +26,7 @@ def _sizes(model: nn.Module, every: int = 1, seed: int = 3, epochs: int = 3) -> 
 def test_sizes_of_the_recipe() -> None:
     assert multi_scale_sizes(512) == tuple(range(320, 769, 32))
     assert multi_scale_sizes(160, 1.0) == (160,)
+    assert multi_scale_sizes(64) == (64, 96)
     with pytest.raises(ValueError, match=r"sizes from 32 / 1\.5 to 32 \* 1\.5 in steps of 32 are impossible"):
         multi_scale_sizes(32)
 

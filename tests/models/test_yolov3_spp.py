@@ -145,6 +145,14 @@ def test_torchvisions_call() -> None:
         yolov3_spp(4, size=96, **TINY)(images, targets)
 
 
+def test_a_batch_of_one_small_image() -> None:
+    """Two cells at least are left of it, without which it could not be normalised."""
+    model = yolov3_spp(4, size=64, **TINY, loss_fn=YoloLoss())
+    images, targets = _batch()
+    for image in (images[0], torch.rand(3, 10, 200), torch.rand(3, 200, 10)):
+        assert all(loss.isfinite() for loss in model([image], targets[2:]).values())
+
+
 def test_the_size_in_training() -> None:
     torch.manual_seed(0)
     model = yolov3_spp(4, size=96, **TINY, loss_fn=YoloLoss())
@@ -290,7 +298,7 @@ def test_autocast_does_not_round_boxes() -> None:
     ("arguments", "message"),
     [
         ({"num_classes": 1}, "num_classes counts the background and must be at least 2, got 1"),
-        ({"size": 31}, "size must be at least 32 pixels, got 31"),
+        ({"size": 63}, "size must be at least 64 pixels, got 63"),
         ({"norm": "layer"}, r"norm must be one of \['batch', 'sync'\], got 'layer'"),
         ({"weights": "default"}, "there are no default ones for YOLOv3-SPP"),
         ({"weights": "no/such.weights"}, r"weights no/such\.weights: no such file"),

@@ -163,7 +163,7 @@ def test_a_training_step_reads_nothing_from_the_device(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--max-size", "100"], "--max-size must be a multiple of 32, got 100"),
+        (["--max-size", "100"], "--max-size must be a multiple of 32 from 64 on, got 100"),
         (["--multi-scale", "0.5"], "--multi-scale must be from 1 to 4, got 0.5"),
         (["--degrees", "-3"], "degrees must be at least 0 and below 180.1, got -3"),
         (["--hsv", "0.9", "0", "0"], "hue must be from 0 to 0.5, got 0.9"),
