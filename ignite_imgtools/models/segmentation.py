@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import segmentation
+from torchvision.models import MobileNet_V3_Large_Weights, segmentation
 from torchvision.models.segmentation import (
     LRASPP,
     DeepLabV3,
@@ -20,7 +20,7 @@ from torchvision.models.segmentation import (
     LRASPP_MobileNet_V3_Large_Weights,
 )
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
-from torchvision.models.segmentation.fcn import FCN
+from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from ignite_imgtools.models.weights import default_weights, load_weights, read_weights
 
@@ -28,9 +28,17 @@ __all__ = ["deeplab_v3", "fcn", "lraspp"]
 
 _Builders = dict[str, tuple[Callable[..., nn.Module], Any]]
 
+
+def _fcn_mobilenet_v3_large(num_classes: int, **options: Any) -> FCN:
+    """FCN over the backbone that torchvision's DeepLabV3 has, which keeps stride 16."""
+    other = segmentation.deeplabv3_mobilenet_v3_large(num_classes=num_classes, **options)
+    return FCN(other.backbone, FCNHead(960, num_classes), other.aux_classifier)
+
+
 _FCN: _Builders = {
     "resnet50": (segmentation.fcn_resnet50, FCN_ResNet50_Weights.DEFAULT),
     "resnet101": (segmentation.fcn_resnet101, FCN_ResNet101_Weights.DEFAULT),
+    "mobilenet_v3_large": (_fcn_mobilenet_v3_large, MobileNet_V3_Large_Weights.DEFAULT),
 }
 _DEEPLAB: _Builders = {
     "resnet50": (segmentation.deeplabv3_resnet50, DeepLabV3_ResNet50_Weights.DEFAULT),
@@ -43,15 +51,16 @@ _LRASPP: _Builders = {
 
 
 def fcn(num_classes: int, backbone: str = "resnet50", aux: bool = True, *, weights: str | Path = "none") -> FCN:
-    """FCN (Long et al. 2015) over a ResNet that keeps stride 8.
+    """FCN (Long et al. 2015) over a network that keeps stride 8, or 16 with MobileNetV3.
 
     Args:
         num_classes: the background counts as one.
-        backbone: ``"resnet50"`` or ``"resnet101"``: 35.3 or 54.3 million parameters with 21 classes and ``aux``.
-        aux: a second head on the last layer but one; it gives ``"aux"``, for the loss.
+        backbone: ``"resnet50"``, ``"resnet101"`` or ``"mobilenet_v3_large"``: 35.3, 54.3 or 5.1 million parameters
+            with 21 classes and ``aux``.
+        aux: a second head on an earlier layer; it gives ``"aux"``, for the loss.
         weights: ``"none"`` for random ones; ``"default"`` for torchvision's, trained on COCO with the 21 classes of
-            VOC; or a file of such a model or of an ImageNet classifier. The part that fits is loaded: with another
-            number of classes all but the last layer of each head.
+            VOC, or for MobileNetV3 the classifier of ImageNet; or a file of such a model or classifier. The part that
+            fits is loaded: with another number of classes all but the last layer of each head.
 
     Returns:
         A model from images ``[B, 3, H, W]`` to ``{"out": logits [B, num_classes, H, W]}`` and ``"aux"`` of the same
@@ -132,16 +141,20 @@ def _create(builders: _Builders, backbone: str, num_classes: int, weights: str |
     build, published = builders[backbone]
     model = build(weights=None, weights_backbone=None, num_classes=num_classes, **options)
     if weights == "default":
-        load_weights(model, default_weights(published))
+        _load_state(model, default_weights(published))
     elif weights != "none":
-        _load_file(model, weights)
+        state = read_weights(weights)
+        try:
+            _load_state(model, state)
+        except ValueError as error:
+            raise ValueError(f"weights {weights}: {error}") from error
     return model
 
 
-def _load_file(model: nn.Module, path: str | Path) -> None:
+def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     # The layers of a MobileNet are numbered within "features" in the classifier, and at once in a segmenter's backbone.
-    state = {name.removeprefix("features."): value for name, value in read_weights(path).items()}
-    try:
-        load_weights(model, state, prefixes=("", "backbone."))
-    except ValueError as error:
-        raise ValueError(f"weights {path}: {error}") from error
+    load_weights(
+        model,
+        {name.removeprefix("features."): value for name, value in state.items()},
+        prefixes=("", "backbone."),
+    )

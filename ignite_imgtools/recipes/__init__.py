@@ -18,7 +18,7 @@ RECIPES: dict[str, str] = {
     "coco_detection": "object detection: torchvision's detectors on a backbone of choice, on COCO, VOC or YOLO boxes",
     "yolov3_spp": "object detection: YOLOv3-SPP with mosaics and training at several sizes, on YOLO, COCO or VOC boxes",
     "unet": "segmentation: U-Net, on DRIVE's vessels, VOC segmentation or folders of masks",
-    "fcn": "segmentation: FCN with a dilated ResNet, on VOC segmentation, DRIVE or folders of masks",
+    "fcn": "segmentation: FCN with ResNet or MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "deeplab_v3": "segmentation: DeepLabV3 with ResNet or MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "lraspp": "segmentation: LR-ASPP with MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "u2net": "salient objects: U2-Net, on DUTS, ECSSD, MSRA or other pairs of images and masks",

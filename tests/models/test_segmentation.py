@@ -39,6 +39,7 @@ def test_parameter_counts_are_torchvisions(build, backbone, weights):
     [
         (fcn, {}, {"out", "aux"}),
         (fcn, {"aux": False}, {"out"}),
+        (fcn, {"backbone": "mobilenet_v3_large"}, {"out", "aux"}),
         (deeplab_v3, {"backbone": "mobilenet_v3_large"}, {"out", "aux"}),
         (deeplab_v3, {"backbone": "mobilenet_v3_large", "aux": False}, {"out"}),
         (lraspp, {}, {"out"}),
@@ -109,7 +110,11 @@ def test_default_weights(build, backbone, published, hub):
 
 @pytest.mark.parametrize(
     ("build", "backbone", "classifier"),
-    [(fcn, "resnet50", resnet50), (lraspp, "mobilenet_v3_large", mobilenet_v3_large)],
+    [
+        (fcn, "resnet50", resnet50),
+        (fcn, "mobilenet_v3_large", mobilenet_v3_large),
+        (lraspp, "mobilenet_v3_large", mobilenet_v3_large),
+    ],
 )
 def test_weights_of_a_classifier(build, backbone, classifier, tmp_path):
     state = _random_state(classifier())
@@ -157,8 +162,8 @@ def test_deeplab_trains_with_a_single_image():
     ("call", "message"),
     [
         (
-            lambda: fcn(21, "mobilenet_v3_large"),
-            "backbone must be one of resnet50, resnet101, got 'mobilenet_v3_large'",
+            lambda: fcn(21, "resnet18"),
+            "backbone must be one of resnet50, resnet101, mobilenet_v3_large, got 'resnet18'",
         ),
         (lambda: deeplab_v3(21, "vgg"), "one of resnet50, resnet101, mobilenet_v3_large, got 'vgg'"),
         (lambda: lraspp(21, "resnet50"), "backbone must be one of mobilenet_v3_large, got 'resnet50'"),
