@@ -24,6 +24,8 @@ __all__ = ["attach_curves", "loss_and_lr_figure", "metric_figure"]
 Record = dict[str, Any]
 
 _KNOWN = ("AP", "AP50", "AP75")
+# Errors, of which the smallest is marked.
+_ERRORS = ("MAE", "NME")
 _MAX_LINES = 12
 
 
@@ -160,8 +162,13 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
     figure, (ax,) = create_figure()
     for name in names[:_MAX_LINES]:
         iterations, values = _points(records, name)
-        best = max((i for i, value in enumerate(values) if math.isfinite(value)), key=lambda i: values[i], default=None)
-        label = name if best is None else f"{name}, highest {values[best]:.3f}"
+        choose, word = (min, "lowest") if name.rsplit("/", 1)[-1] in _ERRORS else (max, "highest")
+        best = choose(
+            (i for i, value in enumerate(values) if math.isfinite(value)),
+            key=lambda i, values=values: values[i],  # type: ignore[misc]
+            default=None,
+        )
+        label = name if best is None else f"{name}, {word} {values[best]:.3f}"
         (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=label)
         if best is not None:
             color = line.get_color()

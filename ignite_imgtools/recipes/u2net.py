@@ -34,12 +34,13 @@ _FULL = {
 # For the built-in set on a CPU: a few minutes on two cores.
 _SMALL = {
     "model": "lite",
-    "resize": 112,
-    "crop_size": 96,
+    "resize": 96,
+    "crop_size": 80,
     "lr": 2e-3,
     "batch_size": 8,
-    "epochs": 5,
+    "epochs": 4,
     "eval_every": 1,
+    "warmup": 50,
 }
 
 
@@ -48,7 +49,7 @@ class Config(RunConfig):
     """Train U2-Net (Qin et al., 2020) on DUTS, ECSSD, MSRA or other pairs of images and black and white masks.
 
     What is shown as None is the tutorials' schedule for DUTS: the full model, 360 epochs at crops of 288 pixels; for
-    the built-in set on a CPU the small model at crops of 96 pixels.
+    the built-in set on a CPU the small model at crops of 80 pixels.
     """
 
     val_data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None

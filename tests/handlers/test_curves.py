@@ -103,6 +103,14 @@ def test_they_are_drawn_after_each_evaluation_and_go_on_after_a_resume(tmp_path:
     assert _train(tmp_path) == straight  # from the beginning: nothing is left of the run before
 
 
+def test_the_smallest_error_and_the_largest_score_are_marked() -> None:
+    records = [{"iteration": i, "val/MAE": mae, "val/max_F": f} for i, mae, f in ((1, 0.3, 0.5), (2, 0.1, 0.7))]
+    figure = metric_figure(records)
+    assert figure is not None
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["val/MAE, lowest 0.100", "val/max_F, highest 0.700"]
+
+
 def test_without_a_logger_metrics_alone_are_drawn(tmp_path: Path) -> None:
     _train(tmp_path, logger=False)
     assert [path.name for path in (tmp_path / "plots").iterdir()] == ["metric.png"]
