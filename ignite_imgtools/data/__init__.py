@@ -1,5 +1,8 @@
 from .anchors import AnchorFit, anchor_fit, kmeans_anchors, object_sizes
 from .check import check_dataset, format_report
+from .class_batches import collate_classification
+from .class_folders import ClassFolders
+from .class_layouts import open_classification_data, split_classes
 from .coco import CocoDetection
 from .coco_index import coco_index
 from .convert import ConvertedParts, convert_detection_data
@@ -25,6 +28,7 @@ from .yolo import YoloDetection
 
 __all__ = [
     "AnchorFit",
+    "ClassFolders",
     "CocoDetection",
     "ConvertedParts",
     "Drive",
@@ -44,6 +48,7 @@ __all__ = [
     "check_dataset",
     "class_names",
     "coco_index",
+    "collate_classification",
     "collate_dense",
     "collate_dense_lists",
     "collate_detection",
@@ -56,6 +61,7 @@ __all__ = [
     "kmeans_anchors",
     "make_data",
     "object_sizes",
+    "open_classification_data",
     "open_detection_data",
     "open_saliency_data",
     "open_segmentation_data",
@@ -63,6 +69,7 @@ __all__ = [
     "padded_shapes",
     "read_image",
     "read_mask",
+    "split_classes",
     "split_dataset",
     "voc_palette",
 ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from ignite_imgtools.formats import DataError
 
 from .anchors import describe_anchors
+from .class_layouts import check_class_folders
 from .coco_file import read_coco
 from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
@@ -134,5 +135,6 @@ FORMATS: dict[str, Callable[[Path], list[Fault]]] = {
     "yolo": lambda folder: _check_detection("yolo", folder),
     "penn_fudan": lambda folder: find_layout(folder, "penn_fudan").train.open(on_bad_sample="skip").faults,
     **{name: partial(_check_dense, find) for name, find in {**SEGMENTATION_FORMATS, **SALIENCY_FORMATS}.items()},
+    "class_folders": check_class_folders,
 }
 """Checker of each format: called with the folder, returns all faults."""

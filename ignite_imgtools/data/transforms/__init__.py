@@ -1,4 +1,5 @@
 from .affine import AffineRange, BoxAffine
+from .classification import ClassificationTransform, classification_eval, classification_train
 from .dense import DenseTransform, saliency_eval, saliency_train, segmentation_eval, segmentation_train
 from .detection import DetectionTransform, detection_eval, detection_train
 from .hsv import HsvJitter
@@ -7,9 +8,12 @@ from .keypoints import flip_permutation
 __all__ = [
     "AffineRange",
     "BoxAffine",
+    "ClassificationTransform",
     "DenseTransform",
     "DetectionTransform",
     "HsvJitter",
+    "classification_eval",
+    "classification_train",
     "detection_eval",
     "detection_train",
     "flip_permutation",
