@@ -3,6 +3,8 @@
 from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint, save_checkpoint
 from ignite_imgtools.handlers.checkpoint_folder import newest_valid_checkpoint, sweep_temporary_files
 from ignite_imgtools.handlers.checkpoints import Checkpoints, attach_checkpoints
+from ignite_imgtools.handlers.class_panels import ClassPanels
+from ignite_imgtools.handlers.classification_analysis import attach_classification_analysis
 from ignite_imgtools.handlers.console import show_messages
 from ignite_imgtools.handlers.curves import attach_curves
 from ignite_imgtools.handlers.dense_panels import DensePanels, attach_mask_panels, attach_saliency_panels
@@ -11,7 +13,7 @@ from ignite_imgtools.handlers.engine_handlers import attach_error_guard
 from ignite_imgtools.handlers.evaluation import attach_evaluation_summary, evaluate_on_epoch
 from ignite_imgtools.handlers.evaluation_analysis import attach_evaluation_analysis
 from ignite_imgtools.handlers.evaluation_files import attach_evaluation_files
-from ignite_imgtools.handlers.image_panels import ImagePanels
+from ignite_imgtools.handlers.image_panels import ImagePanels, WorstImagePanels
 from ignite_imgtools.handlers.mask_drawing import cut_out, mask_overlay, palette_image
 from ignite_imgtools.handlers.metric_logger import MetricLogger
 from ignite_imgtools.handlers.non_finite import NonFiniteWatch
@@ -27,6 +29,7 @@ from ignite_imgtools.handlers.weights import load_model
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "ClassPanels",
     "DensePanels",
     "ImagePanels",
     "MetricLogger",
@@ -34,7 +37,9 @@ __all__ = [
     "RunFolderError",
     "SignalHandlers",
     "TensorBoardWriter",
+    "WorstImagePanels",
     "attach_checkpoints",
+    "attach_classification_analysis",
     "attach_curves",
     "attach_error_guard",
     "attach_evaluation_analysis",

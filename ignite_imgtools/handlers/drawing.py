@@ -85,8 +85,10 @@ def draw_boxes(
     *,
     size: tuple[int, int] | None = None,
     dashed: Sequence[bool] | None = None,
+    masks: np.ndarray | None = None,
+    keypoints: np.ndarray | None = None,
 ) -> Image.Image:
-    """The image with boxes and their texts.
+    """The image with boxes and their texts, with masks as a tint and keypoints as dots.
 
     Args:
         image: uint8 ``[H, W, 3]``.
@@ -96,8 +98,12 @@ def draw_boxes(
         size: width and height of the result. By default the image's own, small images enlarged until their text can
             be read.
         dashed: boxes with a broken line.
+        masks: ``[N, H, W]``, set where not 0.
+        keypoints: ``[N, K, 3]``: x, y in pixels of ``image`` and a number above 0 where there is one.
     """
     height, width = image.shape[:2]
+    if masks is not None and len(masks):
+        image = _tinted(image, masks != 0, labels)
     if size is None:
         scale = max(1.0, _MIN_SIDE / max(height, width, 1))
         size = (round(width * scale), round(height * scale))
@@ -113,10 +119,23 @@ def draw_boxes(
     scaled = np.clip(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4) * scales, -line, limits).tolist()
     for i, (box, label) in enumerate(zip(scaled, labels, strict=True)):
         _draw_outline(draw, box, class_color(label), line, dashed=dashed is not None and dashed[i])
+    if keypoints is not None:
+        for points, label in zip(keypoints, labels, strict=True):
+            for x, y in (points[points[:, 2] > 0, :2] * scales[:2]).tolist():
+                place = (x - line, y - line, x + line, y + line)
+                draw.ellipse(place, fill=class_color(label), outline=(255, 255, 255))
     taken: list[Box] = []
     for box, label, text in zip(scaled, labels, texts, strict=True):
         taken.append(_draw_text(draw, size, box, text, class_color(label), font, taken))
     return picture
+
+
+def _tinted(image: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    tinted = image.copy()
+    for mask, label in zip(masks, labels, strict=True):
+        # Halfway to the colour, in whole numbers.
+        tinted[mask] = (tinted[mask] >> 1) + (np.array(class_color(label), dtype=np.uint8) >> 1)
+    return tinted
 
 
 def _font(size: int) -> Any:
@@ -185,7 +204,8 @@ def prediction_picture(
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        prediction: ``boxes`` ``[N, 4]`` xyxy in pixels of ``image``, ``labels`` ``[N]``, ``scores`` ``[N]``.
+        prediction: ``boxes`` ``[N, 4]`` xyxy in pixels of ``image``, ``labels`` ``[N]``, ``scores`` ``[N]``;
+            optionally ``masks`` ``[N, 1, H, W]`` in 0..1 or bool, and ``keypoints`` ``[N, K, 3]``.
         score_threshold: what is less sure is not drawn.
         max_boxes: no more than so many are drawn, the surest.
         size: see :func:`draw_boxes`.
@@ -195,7 +215,16 @@ def prediction_picture(
     shown = shown[np.argsort(scores[shown], kind="stable")][-max_boxes:]
     names = [int(label) for label in labels[shown]]
     texts = [f"{class_name(name, class_names)} {score:.2f}" for name, score in zip(names, scores[shown], strict=True)]
-    return draw_boxes(image, boxes.reshape(-1, 4)[shown], names, texts, size=size)
+    masks, keypoints = (prediction.get(key) for key in ("masks", "keypoints"))
+    return draw_boxes(
+        image,
+        boxes.reshape(-1, 4)[shown],
+        names,
+        texts,
+        size=size,
+        masks=None if masks is None else _to_array(masks[shown.tolist()])[:, 0] > 0.5,
+        keypoints=None if keypoints is None else _to_array(keypoints)[shown],
+    )
 
 
 def truth_picture(
@@ -209,14 +238,16 @@ def truth_picture(
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        target: ``boxes`` ``[N, 4]`` xyxy in pixels of ``image``, ``labels`` ``[N]``, optionally ``iscrowd`` ``[N]``.
+        target: ``boxes`` ``[N, 4]`` xyxy in pixels of ``image``, ``labels`` ``[N]``, optionally ``iscrowd`` ``[N]``,
+            ``masks`` ``[N, H, W]`` and ``keypoints`` ``[N, K, 3]``.
         size: see :func:`draw_boxes`.
     """
     boxes, labels = _to_array(target["boxes"]).reshape(-1, 4), [int(label) for label in _to_array(target["labels"])]
     crowd = _to_array(target["iscrowd"]).astype(bool).tolist() if "iscrowd" in target else [False] * len(labels)
     names = [class_name(label, class_names) for label in labels]
     texts = [f"{name} (crowd)" if is_crowd else name for name, is_crowd in zip(names, crowd, strict=True)]
-    return draw_boxes(image, boxes, labels, texts, size=size, dashed=crowd)
+    masks, keypoints = (_to_array(target[key]) if key in target else None for key in ("masks", "keypoints"))
+    return draw_boxes(image, boxes, labels, texts, size=size, dashed=crowd, masks=masks, keypoints=keypoints)
 
 
 def _to_array(values: Any) -> np.ndarray:

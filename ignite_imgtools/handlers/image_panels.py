@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from ignite_imgtools.distributed import is_main_process, keyed_seed
 from ignite_imgtools.handlers.attachments import Attachments
@@ -23,7 +25,10 @@ from ignite_imgtools.handlers.drawing import (
 from ignite_imgtools.handlers.figures import array_to_png
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 
-__all__ = ["ImagePanels"]
+__all__ = ["ImagePanels", "WorstImagePanels", "count_missed"]
+
+_MOST_MISSED = 1000
+_DRAWN = ("boxes", "labels", "scores", "iscrowd", "masks", "keypoints")
 
 # Image id, image, prediction, target.
 _Content = tuple[int, np.ndarray, dict[str, Any], dict[str, Any]]
@@ -49,6 +54,8 @@ class ImagePanels:
         ValueError: ``num_images`` or ``height`` is below 1.
     """
 
+    name = "predictions"
+
     def __init__(
         self,
         output_dir: str | Path | None = None,
@@ -61,7 +68,7 @@ class ImagePanels:
         for name, value in (("num_images", num_images), ("height", height)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self._path = None if output_dir is None else Path(output_dir) / "plots" / "predictions.png"
+        self._path = None if output_dir is None else Path(output_dir) / "plots" / f"{self.name}.png"
         self._class_names = class_names
         self._score_threshold = score_threshold
         self._height = height
@@ -88,10 +95,14 @@ class ImagePanels:
         images = state.batch[0]
         for image, prediction, target in zip(images, state.output["y_pred"], state.output["y"], strict=True):
             image_id = int(target["image_id"])
-            key = keyed_seed(0, image_id)
+            key = self._key(image_id, prediction, target)
             if self._chosen.wants(key):
-                content = (image_id, image_to_array(image), _on_host(prediction), _on_host(target))
+                content = (image_id, image_to_array(image), self._surest(prediction), _on_host(target))
                 self._chosen.add(key, image_id, content)
+
+    def _key(self, image_id: int, prediction: Mapping[str, Any], target: Mapping[str, Any]) -> int:
+        """A number from 0 below 2**63; the images of the smallest ones are drawn."""
+        return keyed_seed(0, image_id)
 
     def _publish(self, evaluator: Engine) -> None:
         pictures = self._chosen.gather(self._draw)
@@ -99,10 +110,18 @@ class ImagePanels:
             return
         picture = rows_picture(pictures)
         state: Any = evaluator.state
-        state.images = {**getattr(state, "images", {}), "predictions": picture}
+        state.images = {**getattr(state, "images", {}), self.name: picture}
         if self._path is not None and not self._guard.off:
             with self._guard:
                 write_atomically(self._path, array_to_png(picture))
+
+    def _surest(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+        """What is sure enough to be drawn, or else the surest alone: the masks of the others would fill the memory."""
+        scores = prediction["scores"]
+        rows = (scores >= self._score_threshold).nonzero()[:, 0]
+        if not len(rows) and len(scores):
+            rows = scores.argmax()[None]
+        return _on_host({key: value[rows] for key, value in prediction.items() if key in _DRAWN})
 
     def _draw(self, content: _Content) -> np.ndarray:
         image_id, image, prediction, target = content
@@ -120,12 +139,58 @@ class ImagePanels:
         elif best < self._score_threshold:
             title = f"predicted: best score {best:.2f}"
         truth = truth_picture(image, target, self._class_names, size=size)
-        return beside([found, truth], [title, f"truth, image {image_id}"])
+        return beside([found, truth], [title, self._truth_title(image_id, prediction, target)])
+
+    def _truth_title(self, image_id: int, prediction: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+        return f"truth, image {image_id}"
+
+
+class WorstImagePanels(ImagePanels):
+    """Draws the images of each evaluation in which most objects were missed: ``plots/worst.png``, ``images["worst"]``.
+
+    As :class:`ImagePanels` otherwise. Of images with equally many, which are drawn is a matter of their ids alone.
+    Each prediction is looked at on the host.
+    """
+
+    name = "worst"
+
+    def _key(self, image_id: int, prediction: Mapping[str, Any], target: Mapping[str, Any]) -> int:
+        missed = min(count_missed(prediction, target, self._score_threshold), _MOST_MISSED)
+        return ((_MOST_MISSED - missed) << 40) + (keyed_seed(0, image_id) >> 23)
+
+    def _truth_title(self, image_id: int, prediction: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+        missed = count_missed(prediction, target, self._score_threshold)
+        return f"truth, image {image_id}: {missed} missed"
+
+
+def count_missed(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], score_threshold: float = 0.5, iou_threshold: float = 0.5
+) -> int:
+    """How many objects of an image no prediction of their class overlaps; crowds do not count.
+
+    Args:
+        prediction: ``boxes`` ``[N, 4]`` xyxy, ``labels`` ``[N]``, ``scores`` ``[N]``.
+        target: ``boxes`` ``[M, 4]`` xyxy, ``labels`` ``[M]``, optionally ``iscrowd`` ``[M]``.
+        score_threshold: predictions less sure than this find nothing.
+        iou_threshold: the overlap needed.
+    """
+    prediction, target = (
+        _on_host({key: value for key, value in values.items() if key not in ("masks", "keypoints")})
+        for values in (prediction, target)
+    )
+    sure = prediction["scores"] >= score_threshold
+    boxes, labels = prediction["boxes"][sure].float(), prediction["labels"][sure]
+    objects = torch.ones(len(target["labels"]), dtype=torch.bool)
+    if "iscrowd" in target:
+        objects = ~target["iscrowd"].bool()
+    overlap = box_iou(target["boxes"][objects].as_subclass(Tensor).float(), boxes)
+    found = (overlap >= iou_threshold) & (target["labels"][objects][:, None] == labels)
+    return int(objects.sum()) - int(found.any(dim=1).sum())
 
 
 def _on_host(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value.detach().cpu() if isinstance(value, Tensor) else value
         for key, value in values.items()
-        if key in ("boxes", "labels", "scores", "iscrowd")
+        if key in _DRAWN
     }

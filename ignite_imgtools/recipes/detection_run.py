@@ -242,6 +242,7 @@ class DetectionRecipe:
             model, {"coco": coco}, ema=ema, losses=config.val_losses, amp_dtype=config.amp_dtype, seed=config.seed
         )
         handlers.ImagePanels(folder, class_names).attach(evaluator)
+        handlers.WorstImagePanels(folder, class_names).attach(evaluator)
         handlers.attach_pr_curve(folder, evaluator, coco)
         handlers.attach_evaluation_analysis(folder, trainer, evaluator, coco)
         handlers.attach_evaluation_files(folder, trainer, evaluator, coco, category_ids=data.category_ids(val_set))

@@ -15,7 +15,9 @@ from ignite.engine import Engine
 from PIL import Image
 
 from ignite_imgtools import data, engines
-from ignite_imgtools.handlers import ImagePanels
+from ignite_imgtools.handlers import ImagePanels, WorstImagePanels
+from ignite_imgtools.handlers.drawing import class_color, prediction_picture, truth_picture
+from ignite_imgtools.handlers.image_panels import count_missed
 from tests.distributed.spawn import run_processes
 
 
@@ -126,3 +128,81 @@ def test_real_photographs_with_what_an_untrained_detector_finds(real_data: Path)
     picture = evaluator.state.images["predictions"]
     assert picture.shape[0] > 300
     assert 40 < picture.mean() < 240
+
+
+def _missed_slowly(prediction: dict[str, Any], target: dict[str, Any]) -> int:
+    missed = 0
+    for box, label, crowd in zip(target["boxes"].tolist(), target["labels"].tolist(), target["iscrowd"], strict=True):
+        found = False
+        for other, name, score in zip(
+            *(prediction[key].tolist() for key in ("boxes", "labels", "scores")), strict=True
+        ):
+            width = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
+            shared = width * max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
+            areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+            found |= name == label and score >= 0.5 and shared / (sum(areas) - shared) >= 0.5
+        missed += not crowd and not found
+    return missed
+
+
+def _scene(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def boxes(count: int) -> torch.Tensor:
+        corners = torch.rand(count, 2, generator=generator) * 20
+        return torch.cat([corners, corners + 5 + torch.rand(count, 2, generator=generator) * 10], dim=1)
+
+    def labels(count: int) -> torch.Tensor:
+        return torch.randint(1, 3, (count,), generator=generator)
+
+    target = {"boxes": boxes(6), "labels": labels(6), "iscrowd": torch.rand(6, generator=generator) < 0.2}
+    near = target["boxes"] + torch.randn(6, 4, generator=generator)
+    return {"boxes": near, "labels": labels(6), "scores": torch.rand(6, generator=generator)}, target
+
+
+def test_missed_objects_are_counted() -> None:
+    counts = [(count_missed(*_scene(seed)), _missed_slowly(*_scene(seed))) for seed in range(40)]
+    assert all(ours == slow for ours, slow in counts)
+    assert len({ours for ours, _ in counts}) > 3
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
+    assert count_missed(nothing, _scene(0)[1]) == int((~_scene(0)[1]["iscrowd"]).sum())
+
+
+def _worst(ids: Sequence[int], size: int) -> np.ndarray:
+    """Images whose id is a multiple of 5 have an object that is not found."""
+
+    def step(engine: Engine, batch: Any) -> dict[str, Any]:
+        _, targets = batch
+        found = [{**t, "scores": torch.full((1,), 0.25 if t["image_id"] % 5 == 0 else 0.75)} for t in targets]
+        return {"y_pred": found, "y": targets, "batch_size": len(targets)}
+
+    evaluator = Engine(step)
+    WorstImagePanels(num_images=3).attach(evaluator)
+    evaluator.run(_batches(ids, size) or [([], [])])
+    return evaluator.state.images["worst"] if idist.get_rank() == 0 else np.empty(0)
+
+
+def _worst_shard(world_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    return _worst(world_ids[idist.get_rank()], 3)
+
+
+def test_the_worst_images_are_those_with_most_missed() -> None:
+    expected = _worst([5, 10, 15], 1)
+    assert (_worst([1, 2, 5, 3, 10, 4, 6, 15, 7], 2) == expected).all()
+    assert (run_processes(_worst_shard, 2, [[1, 5, 6, 10], [2, 15, 3]])[0] == expected).all()
+
+
+def test_masks_and_keypoints_are_drawn() -> None:
+    image = np.full((480, 480, 3), 100, dtype=np.uint8)
+    masks = torch.zeros(1, 480, 480, dtype=torch.uint8)
+    masks[0, 100:200, 100:200] = 1
+    shapes = {"boxes": torch.tensor([[90.0, 90, 300, 300]]), "labels": torch.tensor([2])}
+    points = torch.tensor([[[250.0, 260.0, 1.0], [20.0, 30.0, 0.0]]])
+    tint = tuple(50 + (value >> 1) for value in class_color(2))
+    truth = np.asarray(truth_picture(image, {**shapes, "masks": masks, "keypoints": points}))
+    sure = {**shapes, "scores": torch.tensor([0.9]), "masks": masks[:, None].float(), "keypoints": points}
+    for picture in (truth, np.asarray(prediction_picture(image, sure))):
+        assert tuple(picture[180, 180]) == tint
+        assert tuple(picture[220, 220]) == (100, 100, 100)
+        assert tuple(picture[260, 250]) == class_color(2)
+        assert tuple(picture[30, 20]) == (100, 100, 100)
