@@ -1,6 +1,7 @@
 """Models, and builders over torchvision's."""
 
 from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
+from ignite_imgtools.models.hrnet import HRNet, hrnet_w32, hrnet_w48
 from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
 from ignite_imgtools.models.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
 from ignite_imgtools.models.segmentation import deeplab_v3, fcn, lraspp
@@ -12,6 +13,7 @@ from ignite_imgtools.models.yolov3_spp import COCO_ANCHORS, Yolov3Spp, yolov3_sp
 __all__ = [
     "COCO_ANCHORS",
     "EncoderUNet",
+    "HRNet",
     "LoadedWeights",
     "U2Net",
     "UNet",
@@ -21,6 +23,8 @@ __all__ = [
     "faster_rcnn",
     "fcn",
     "fcos",
+    "hrnet_w32",
+    "hrnet_w48",
     "keypoint_rcnn",
     "load_weights",
     "lraspp",
