@@ -1,8 +1,8 @@
-"""Losses: from ignite_imgtools.losses.heatmap import COCO_JOINT_WEIGHTS, HeatmapLoss
-from a model's output and the targets to terms whose sum is minimised."""
+"""Losses: from a model's output and the targets to terms whose sum is minimised."""
 
 from ignite_imgtools.losses.deep_supervision import DeepSupervisionLoss
 from ignite_imgtools.losses.dice import dice_loss
+from ignite_imgtools.losses.heatmap import COCO_JOINT_WEIGHTS, HeatmapLoss
 from ignite_imgtools.losses.segmentation import SegmentationLoss, cross_entropy
 from ignite_imgtools.losses.yolo import YoloLoss
 
