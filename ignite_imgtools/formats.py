@@ -183,9 +183,14 @@ def targets_to_device(targets: Sequence[Mapping[str, Any]], device: torch.device
 
 
 def image_ids(batch: Any) -> list[int] | None:
-    """The ``image_id`` of each target of a detection batch, or ``None`` for a batch of another format."""
+    """The ``image_id`` of each target of a batch, or ``None`` for a batch without.
+
+    Targets are a list of dicts, each with an ``image_id``, or a dict of stacked values with a list of them.
+    """
     try:
         _, targets = batch
+        if isinstance(targets, Mapping):
+            return [int(image_id) for image_id in targets["image_id"]]
         return [int(target["image_id"]) for target in targets]
     except (TypeError, ValueError, KeyError, IndexError):
         return None

@@ -62,6 +62,8 @@ def test_uint8_images_are_scaled_and_float_images_left_alone() -> None:
 def test_image_ids_of_other_batches_are_none() -> None:
     assert formats.image_ids(([torch.zeros(3, 1, 1)], [_target()])) == [7]
     assert formats.image_ids(([], [])) == []
+    assert formats.image_ids((torch.zeros(2, 3, 4, 4), {"image_id": [7, 3]})) == [7, 3]
+    assert formats.image_ids((torch.zeros(2, 3, 4, 4), {"keypoints": torch.zeros(2, 1, 3)})) is None
     assert formats.image_ids((torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4))) is None
     assert formats.image_ids(torch.zeros(3)) is None
 

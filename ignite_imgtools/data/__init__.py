@@ -18,6 +18,7 @@ from .masks import read_mask
 from .mosaic import MosaicDataset
 from .palette import voc_palette
 from .penn_fudan import PennFudan
+from .persons import PersonImages, PersonKeypoints, collate_person_images, collate_persons
 from .saliency import SaliencyPairs
 from .samplers import EvalSampler, GroupedBatchSampler
 from .segmentation_folder import SegmentationFolder
@@ -36,6 +37,8 @@ __all__ = [
     "GroupedBatchSampler",
     "MosaicDataset",
     "PennFudan",
+    "PersonImages",
+    "PersonKeypoints",
     "SaliencyPairs",
     "SampleLoader",
     "SegmentationFolder",
@@ -52,6 +55,8 @@ __all__ = [
     "collate_dense",
     "collate_dense_lists",
     "collate_detection",
+    "collate_person_images",
+    "collate_persons",
     "convert_detection_data",
     "create_loader",
     "find_layout",

@@ -4,6 +4,7 @@ from .dense import DenseTransform, saliency_eval, saliency_train, segmentation_e
 from .detection import DetectionTransform, detection_eval, detection_train
 from .hsv import HsvJitter
 from .keypoints import flip_permutation
+from .pose import PoseTransform, pose_eval, pose_train
 
 __all__ = [
     "AffineRange",
@@ -12,11 +13,14 @@ __all__ = [
     "DenseTransform",
     "DetectionTransform",
     "HsvJitter",
+    "PoseTransform",
     "classification_eval",
     "classification_train",
     "detection_eval",
     "detection_train",
     "flip_permutation",
+    "pose_eval",
+    "pose_train",
     "saliency_eval",
     "saliency_train",
     "segmentation_eval",
