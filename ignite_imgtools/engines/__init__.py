@@ -1,5 +1,12 @@
 """Steps and engines of each task, and the gradient update that they share."""
 
+from ignite_imgtools.engines.classification import (
+    classification_evaluation_step,
+    classification_training_step,
+    create_classification_evaluator,
+    create_classification_predictor,
+    create_classification_trainer,
+)
 from ignite_imgtools.engines.dense import IMAGENET_MEAN, IMAGENET_STD, create_dense_predictor
 from ignite_imgtools.engines.detection import (
     create_detection_evaluator,
@@ -12,6 +19,7 @@ from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
 from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
 from ignite_imgtools.engines.mean_losses import MeanLosses
+from ignite_imgtools.engines.mixing import create_mixing
 from ignite_imgtools.engines.multi_scale import attach_multi_scale, multi_scale_size, multi_scale_sizes
 from ignite_imgtools.engines.parameter_groups import parameter_groups
 from ignite_imgtools.engines.saliency import (
@@ -35,10 +43,16 @@ __all__ = [
     "MeanDenseLosses",
     "MeanLosses",
     "attach_multi_scale",
+    "classification_evaluation_step",
+    "classification_training_step",
+    "create_classification_evaluator",
+    "create_classification_predictor",
+    "create_classification_trainer",
     "create_dense_predictor",
     "create_detection_evaluator",
     "create_detection_trainer",
     "create_evaluator",
+    "create_mixing",
     "create_saliency_evaluator",
     "create_saliency_trainer",
     "create_segmentation_evaluator",

@@ -24,7 +24,7 @@ _LISTED = 24
 
 
 def pixel_confusion_figure(
-    matrix: NDArray[np.int64], class_names: Sequence[str], title: str = "Confusion matrix"
+    matrix: NDArray[np.int64], class_names: Sequence[str], title: str = "Confusion matrix", *, unit: str = "pixels"
 ) -> Figure:
     """A confusion matrix of pixels: what is right in shades of blue, what is wrong in shades of red.
 
@@ -35,6 +35,7 @@ def pixel_confusion_figure(
     Args:
         matrix: int64 ``[C, C]``, rows by the class of the truth, columns by the predicted one.
         class_names: ``C`` names.
+        unit: what is counted.
     """
     names = [short_name(name) for name in class_names]
     count = len(names)
@@ -58,7 +59,7 @@ def pixel_confusion_figure(
     ax.grid(visible=False)
     ax.tick_params(length=2)
     ax.set(xlabel="predicted", ylabel="truth")
-    ax.set_title(f"{title}, percent of the pixels of a class", loc="left", fontsize=11)
+    ax.set_title(f"{title}, percent of the {unit} of a class", loc="left", fontsize=11)
     add_scale(figure, ax)
     if numbered:
         _number_cells(ax, shares, size)

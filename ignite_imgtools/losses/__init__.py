@@ -1,5 +1,6 @@
 """Losses: from a model's output and the targets to terms whose sum is minimised."""
 
+from ignite_imgtools.losses.classification import ClassificationLoss
 from ignite_imgtools.losses.deep_supervision import DeepSupervisionLoss
 from ignite_imgtools.losses.dice import dice_loss
 from ignite_imgtools.losses.heatmap import COCO_JOINT_WEIGHTS, HeatmapLoss
@@ -8,6 +9,7 @@ from ignite_imgtools.losses.yolo import YoloLoss
 
 __all__ = [
     "COCO_JOINT_WEIGHTS",
+    "ClassificationLoss",
     "DeepSupervisionLoss",
     "HeatmapLoss",
     "SegmentationLoss",

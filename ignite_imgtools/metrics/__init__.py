@@ -1,5 +1,6 @@
 """Metrics: pure functions of tensors, and thin ignite metrics over them."""
 
+from ignite_imgtools.metrics.classification import ClassificationMetric, class_precision_recall, ranks_of_truth
 from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.coco.files import coco_eval
 from ignite_imgtools.metrics.coco_analysis import confusion_matrix, error_breakdown, per_class_table
@@ -11,6 +12,7 @@ from ignite_imgtools.metrics.smoothed_value import SmoothedValue
 from ignite_imgtools.metrics.voc import VocMetric
 
 __all__ = [
+    "ClassificationMetric",
     "CocoMetric",
     "DiceMetric",
     "MeterBank",
@@ -20,6 +22,7 @@ __all__ = [
     "SmoothedValue",
     "VocMetric",
     "WindowStatistics",
+    "class_precision_recall",
     "class_scores",
     "coco_eval",
     "confusion_matrix",
@@ -27,4 +30,5 @@ __all__ = [
     "f_measure",
     "per_class_table",
     "pixel_confusion",
+    "ranks_of_truth",
 ]

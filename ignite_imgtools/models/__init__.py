@@ -1,6 +1,7 @@
 """Models, and builders over torchvision's."""
 
 from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
+from ignite_imgtools.models.classification import classifier, classifier_head
 from ignite_imgtools.models.hrnet import HRNet, hrnet_w32, hrnet_w48
 from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
 from ignite_imgtools.models.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
@@ -18,6 +19,8 @@ __all__ = [
     "U2Net",
     "UNet",
     "Yolov3Spp",
+    "classifier",
+    "classifier_head",
     "create_backbone",
     "deeplab_v3",
     "faster_rcnn",
