@@ -5,6 +5,7 @@ from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.coco.files import coco_eval
 from ignite_imgtools.metrics.coco_analysis import confusion_matrix, error_breakdown, per_class_table
 from ignite_imgtools.metrics.dice import DiceMetric
+from ignite_imgtools.metrics.landmarks import LandmarkMetric, face_length, normalised_errors
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
 from ignite_imgtools.metrics.saliency import SaliencyMetric, f_measure
 from ignite_imgtools.metrics.segmentation import SegmentationMetric, class_scores, pixel_confusion
@@ -15,6 +16,7 @@ __all__ = [
     "ClassificationMetric",
     "CocoMetric",
     "DiceMetric",
+    "LandmarkMetric",
     "MeterBank",
     "MeterMeans",
     "SaliencyMetric",
@@ -28,6 +30,8 @@ __all__ = [
     "confusion_matrix",
     "error_breakdown",
     "f_measure",
+    "face_length",
+    "normalised_errors",
     "per_class_table",
     "pixel_confusion",
     "ranks_of_truth",
