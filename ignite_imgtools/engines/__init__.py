@@ -16,12 +16,21 @@ from ignite_imgtools.engines.detection import (
 )
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
+from ignite_imgtools.engines.heatmaps import flip_heatmaps, heatmaps_to_keypoints, keypoints_to_heatmaps
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
 from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
 from ignite_imgtools.engines.mean_losses import MeanLosses
 from ignite_imgtools.engines.mixing import create_mixing
 from ignite_imgtools.engines.multi_scale import attach_multi_scale, multi_scale_size, multi_scale_sizes
+from ignite_imgtools.engines.oks_nms import COCO_KEYPOINT_SIGMAS, keypoint_similarity, oks_nms
 from ignite_imgtools.engines.parameter_groups import parameter_groups
+from ignite_imgtools.engines.pose import (
+    create_pose_evaluator,
+    create_pose_predictor,
+    create_pose_trainer,
+    pose_evaluation_step,
+    pose_training_step,
+)
 from ignite_imgtools.engines.saliency import (
     create_saliency_evaluator,
     create_saliency_trainer,
@@ -36,6 +45,7 @@ from ignite_imgtools.engines.segmentation import (
 )
 
 __all__ = [
+    "COCO_KEYPOINT_SIGMAS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "ExponentialMovingAverage",
@@ -53,6 +63,9 @@ __all__ = [
     "create_detection_trainer",
     "create_evaluator",
     "create_mixing",
+    "create_pose_evaluator",
+    "create_pose_predictor",
+    "create_pose_trainer",
     "create_saliency_evaluator",
     "create_saliency_trainer",
     "create_segmentation_evaluator",
@@ -60,9 +73,16 @@ __all__ = [
     "create_trainer",
     "detection_evaluation_step",
     "detection_training_step",
+    "flip_heatmaps",
+    "heatmaps_to_keypoints",
+    "keypoint_similarity",
+    "keypoints_to_heatmaps",
     "multi_scale_size",
     "multi_scale_sizes",
+    "oks_nms",
     "parameter_groups",
+    "pose_evaluation_step",
+    "pose_training_step",
     "saliency_evaluation_step",
     "saliency_training_step",
     "segmentation_evaluation_step",
