@@ -50,13 +50,19 @@ class CocoPart:
     def open(self, class_names: list[str] | None = None, **options: Any) -> CocoDetection:
         """Open it; ``class_names`` must be those of the file.
 
+        With ``keypoints=True`` the file ``person_keypoints_*`` beside it is taken, if there is one.
+
         Raises:
             DataError: something is bad, or the file has other classes than ``class_names``.
         """
-        dataset = CocoDetection(self.images_dir, self.annotation_file, **options)
+        file = self.annotation_file
+        of_persons = file.with_name(file.name.replace("instances_", "person_keypoints_", 1))
+        if options.get("keypoints") and of_persons.is_file():
+            file = of_persons
+        dataset = CocoDetection(self.images_dir, file, **options)
         if class_names is not None and dataset.class_names != class_names:
             raise DataError(
-                f"{self.annotation_file}: categories: expected the {len(class_names) - 1} of the training part, got "
+                f"{file}: categories: expected the {len(class_names) - 1} of the training part, got "
                 f"{len(dataset.class_names) - 1} that differ, {_difference(class_names, dataset.class_names)}; "
                 "list the same categories in both files"
             )
@@ -135,8 +141,8 @@ class DetectionLayout:
 def find_layout(folder: str | os.PathLike[str], data_format: str | None = None) -> DetectionLayout:
     """Find the parts of a data set.
 
-    - ``"coco"``: ``annotations/instances_{train,val}*.json`` and the images in ``{train,val}*/``, with the same
-      ending or none, there or under ``images/``;
+    - ``"coco"``: ``annotations/instances_{train,val}*.json``, or ``person_keypoints_{train,val}*.json``, and the images
+      in ``{train,val}*/``, with the same ending or none, there or under ``images/``;
     - ``"voc"``: ``ImageSets/Main/{train,val}.txt``, ``Annotations`` and ``JPEGImages`` in the folder itself, in
       ``VOCdevkit/<one>`` or ``<one>`` beneath it; a list ``trainval`` serves where there is no ``train``;
     - ``"penn_fudan"``: ``PNGImages`` and ``PedMasks`` in the folder or beneath it;
@@ -243,9 +249,10 @@ def _find_coco(folder: Path) -> DetectionLayout:
 
 def _find_coco_part(folder: Path, part: str) -> CocoPart | None:
     file = _only_one(folder, f"annotations/instances_{part}*.json")
+    file = file or _only_one(folder, f"annotations/person_keypoints_{part}*.json")
     if file is None:
         return None
-    ending = file.stem.removeprefix("instances_")
+    ending = file.stem.removeprefix("instances_").removeprefix("person_keypoints_")
     wanted = list(dict.fromkeys((ending, part, f"images/{ending}", f"images/{part}")))
     for name in wanted:
         if (folder / name).is_dir():

@@ -10,6 +10,7 @@ import tyro
 from torch import nn
 
 from ignite_imgtools import models
+from ignite_imgtools.data import transforms
 from ignite_imgtools.recipes.config import ConfigError
 from ignite_imgtools.recipes.detection_run import DetectionConfig, DetectionRecipe
 
@@ -55,6 +56,11 @@ _SMALL_HEADS: dict[str, Any] = {
 }
 
 
+_TWO_STAGES = ("faster_rcnn", "keypoint_rcnn")
+_SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+_PERSON = ("nose", *(f"{side}_{part}" for part in _SIDES for side in ("left", "right")))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(DetectionConfig):
     """Train a detector of torchvision on a backbone of choice, on COCO, VOC or YOLO boxes.
@@ -66,8 +72,9 @@ class Config(DetectionConfig):
     FULL: ClassVar[dict[str, Any]] = _FULL
     SMALL: ClassVar[dict[str, Any]] = _SMALL
 
-    model: Literal["faster_rcnn", "retinanet", "fcos", "ssd300", "ssdlite"] = "faster_rcnn"
-    """Detector. SSD300 and SSDlite have VGG16 and MobileNetV3 as their backbones, and image sizes of their own."""
+    model: Literal["faster_rcnn", "retinanet", "fcos", "ssd300", "ssdlite", "keypoint_rcnn"] = "faster_rcnn"
+    """Detector. SSD300 and SSDlite have VGG16 and MobileNetV3 as their backbones, and image sizes of their own.
+    Keypoint R-CNN is for COCO's persons with their 17 keypoints (`annotations/person_keypoints_*.json`)."""
     backbone: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Backbone: any convolutional classifier of torchvision, such as resnet50, mobilenet_v3_large, efficientnet_b0,
     vgg16 or convnext_tiny."""
@@ -84,7 +91,7 @@ class Config(DetectionConfig):
     def filled(self, name: str) -> Any:
         filled = super().filled(name)
         if filled.fpn is None:
-            filled = dataclasses.replace(filled, fpn=filled.model != "faster_rcnn" or self._is_small)
+            filled = dataclasses.replace(filled, fpn=filled.model not in _TWO_STAGES or self._is_small)
         if filled.anchor_sizes is None and self._is_small and filled.fpn:
             sizes = {"faster_rcnn": (8, 11, 16, 23, 32, 45, 64, 91, 128, 181), "retinanet": (16, 32, 64, 96, 128)}
             filled = dataclasses.replace(filled, anchor_sizes=sizes.get(filled.model))
@@ -98,8 +105,10 @@ class Config(DetectionConfig):
             for flag, value in fixed.items():
                 if value is not None:
                     raise ConfigError(f"{flag} is not for --model {self.model}, which has its own: leave it out")
-        if self.fpn is False and self.model != "faster_rcnn":
-            raise ConfigError(f"--no-fpn is for --model faster_rcnn, got {self.model}: leave it out")
+        if self.fpn is False and self.model not in _TWO_STAGES:
+            raise ConfigError(f"--fpn False is for {' and '.join(_TWO_STAGES)}, got --model {self.model}: leave it out")
+        if self.model == "keypoint_rcnn" and self.data is None:
+            raise ConfigError("--model keypoint_rcnn needs --data with COCO's persons: the built-in set has none")
 
     @property
     def _is_small(self) -> bool:
@@ -120,13 +129,15 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
         "max_size": config.max_size,
         "fpn_channels": config.channels,
     }
-    if config.model == "faster_rcnn":
-        return models.faster_rcnn(
+    if config.model in _TWO_STAGES:
+        build = models.faster_rcnn if config.model == "faster_rcnn" else models.keypoint_rcnn
+        return build(
             num_classes,
             fpn=config.fpn,
             anchor_sizes=_levels(config.anchor_sizes, 5 if config.fpn else 1),
             **options,
             **(_SMALL_HEADS if config.max_size < 320 else {}),
+            **({"keypoint_layers": (64, 64)} if config.model == "keypoint_rcnn" and config.max_size < 320 else {}),
         )
     if config.anchor_sizes is not None:
         options["anchor_sizes"] = config.anchor_sizes
@@ -144,5 +155,16 @@ def _levels(sizes: tuple[int, ...] | None, levels: int) -> list[tuple[int, ...]]
     return [sizes[level * each :][:each] for level in range(levels)]
 
 
-_recipe = DetectionRecipe("coco_detection", Config, create_model)
+def _iou_types(config: Any) -> tuple[str, ...]:
+    return ("bbox", "keypoints") if config.model == "keypoint_rcnn" else ("bbox",)
+
+
+def _train_transforms(config: Any) -> Any:
+    mirrored = transforms.flip_permutation(_PERSON) if config.model == "keypoint_rcnn" else None
+    return transforms.detection_train(hflip=config.flip, keypoint_flip=mirrored)
+
+
+_recipe = DetectionRecipe(
+    "coco_detection", Config, create_model, iou_types=_iou_types, train_transforms=_train_transforms
+)
 train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict

@@ -22,6 +22,8 @@ from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["DetectionConfig", "DetectionRecipe"]
 
+_TARGETS = {"masks": "segm", "keypoints": "keypoints"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionConfig(RunConfig):
@@ -85,7 +87,8 @@ class DetectionRecipe:
         config: its flags.
         create_model: makes the detector of a configuration without ``None``, for a number of classes that counts the
             background.
-        iou_types: what is evaluated; with ``"segm"`` targets have masks, with ``"keypoints"`` they have keypoints.
+        iou_types: what is evaluated, or what says so of a configuration; with ``"segm"`` targets have masks, with
+            ``"keypoints"`` they have keypoints. The last one chooses the best checkpoint.
         built_in_format: format in which the built-in set is written where no data are given.
         train_transforms: called with the configuration, gives the transforms of the training set.
         wrap_train_set: called with the configuration and the training set, gives what is trained on.
@@ -96,7 +99,7 @@ class DetectionRecipe:
     name: str
     config: type[DetectionConfig]
     create_model: Callable[[Any, int], nn.Module]
-    iou_types: tuple[str, ...] = ("bbox",)
+    iou_types: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ("bbox",)
     built_in_format: str = "coco"
     train_transforms: Callable[[Any], Any] = _mirror_at_random
     wrap_train_set: Callable[[Any, Any], Any] | None = None
@@ -162,7 +165,7 @@ class DetectionRecipe:
             evaluator,
             {"model": model, "optimizer": optimizer},
             folder,
-            best=f"{self.iou_types[-1]}/AP",
+            best=f"{self._iou_types(config)[-1]}/AP",
             every=config.checkpoint_every,
             resume=config.resume,
             background=True,
@@ -216,11 +219,11 @@ class DetectionRecipe:
             val_fraction=config.val_fraction,
             seed=config.seed,
             on_bad_sample=config.on_bad_sample,
-            **self._target_options(),
+            **{name: True for name, kind in _TARGETS.items() if kind in self._iou_types(config)},
         )
 
-    def _target_options(self) -> dict[str, bool]:
-        return {name: True for name, kind in (("masks", "segm"), ("keypoints", "keypoints")) if kind in self.iou_types}
+    def _iou_types(self, config: Any) -> tuple[str, ...]:
+        return self.iou_types(config) if callable(self.iou_types) else self.iou_types
 
     def _create_val_loader(self, config: Any, val_set: Any) -> Any:
         return data.create_loader(
@@ -237,7 +240,7 @@ class DetectionRecipe:
         self, config: Any, model: nn.Module, val_set: Any, folder: Path, trainer: Engine | None = None, ema: Any = None
     ) -> Engine:
         class_names = data.class_names(val_set)
-        coco = metrics.CocoMetric(data.coco_index(val_set), self.iou_types, per_class=True, keep_results=True)
+        coco = metrics.CocoMetric(data.coco_index(val_set), self._iou_types(config), per_class=True, keep_results=True)
         evaluator = engines.create_detection_evaluator(
             model, {"coco": coco}, ema=ema, losses=config.val_losses, amp_dtype=config.amp_dtype, seed=config.seed
         )
