@@ -11,6 +11,8 @@ from .dense_layouts import open_saliency_data, open_segmentation_data
 from .drive import Drive
 from .groups import aspect_ratio_groups, image_sizes, padded_shape_groups, padded_shapes
 from .images import image_size, read_image
+from .landmark_files import WFLW_ATTRIBUTES, FacePoints, read_points_csv, read_pts, read_wflw_list
+from .landmark_points import FACE_FLIPS, face_flip_permutation
 from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
@@ -28,12 +30,15 @@ from .voc_segmentation import VocSegmentation
 from .yolo import YoloDetection
 
 __all__ = [
+    "FACE_FLIPS",
+    "WFLW_ATTRIBUTES",
     "AnchorFit",
     "ClassFolders",
     "CocoDetection",
     "ConvertedParts",
     "Drive",
     "EvalSampler",
+    "FacePoints",
     "GroupedBatchSampler",
     "MosaicDataset",
     "PennFudan",
@@ -59,6 +64,7 @@ __all__ = [
     "collate_persons",
     "convert_detection_data",
     "create_loader",
+    "face_flip_permutation",
     "find_layout",
     "format_report",
     "image_size",
@@ -74,6 +80,9 @@ __all__ = [
     "padded_shapes",
     "read_image",
     "read_mask",
+    "read_points_csv",
+    "read_pts",
+    "read_wflw_list",
     "split_classes",
     "split_dataset",
     "voc_palette",
