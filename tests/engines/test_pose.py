@@ -18,26 +18,13 @@ from ignite_imgtools.engines import (
     create_pose_trainer,
     keypoints_to_heatmaps,
     pose_evaluation_step,
+    pose_training_step,
 )
 from ignite_imgtools.formats import DataError
 from ignite_imgtools.losses import HeatmapLoss
 from ignite_imgtools.metrics import CocoMetric
 from tests.engines.reads import CountReads
-
-
-class TinyPose(nn.Module):
-    """Two layers of stride 2 for three keypoints."""
-
-    def __init__(self, num_keypoints: int = 3, seed: int = 0) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_keypoints, 3, 2, 1)
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        heatmaps: Tensor = self.layers(images)
-        return heatmaps
+from tests.engines.tiny_pose import TinyPose
 
 
 def _batch(count: int, seed: int = 0) -> tuple[Tensor, dict[str, Any]]:
@@ -74,6 +61,35 @@ def test_a_training_step_by_hand() -> None:
         optimizer.step()
     torch.testing.assert_close(outputs[0]["loss"], loss.detach())
     torch.testing.assert_close(model.state_dict(), expected.state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp_dtype", [None, "bfloat16", "float16"])
+def test_no_step_waits_for_the_device(amp_dtype: str | None) -> None:
+    model = TinyPose().cuda()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=amp_dtype == "float16")
+    step = pose_training_step(model, GradientUpdate(optimizer, amp_dtype=amp_dtype), HeatmapLoss((1.0, 2.0, 1.0)))
+    images, targets = _batch(4)
+    batch = images.pin_memory(), targets | {"keypoints": targets["keypoints"].pin_memory()}
+    trainer = Engine(step)
+    trainer.run([batch] * 3, max_epochs=1)  # buffers are moved, gradients made
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.state.output = step(trainer, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(trainer.state.output["loss"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("refine", ["quarter", "dark"])
+def test_a_prediction_reads_nothing(refine: str) -> None:
+    predict = create_pose_predictor(TinyPose(), flip_permutation=(0, 2, 1), refine=refine)  # type: ignore[arg-type]
+    images, _ = _batch(2)
+    with CountReads() as counter:
+        keypoints = predict(images, torch.eye(2, 3, dtype=torch.float64).expand(2, 2, 3))
+    assert not counter.reads
+    assert keypoints.shape == (2, 3, 3)
+    assert keypoints.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
