@@ -2,6 +2,7 @@
 
 from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
 from ignite_imgtools.models.classification import classifier, classifier_head
+from ignite_imgtools.models.deeppose import DeepPose, deep_pose
 from ignite_imgtools.models.hrnet import HRNet, hrnet_w32, hrnet_w48
 from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
 from ignite_imgtools.models.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
@@ -13,6 +14,7 @@ from ignite_imgtools.models.yolov3_spp import COCO_ANCHORS, Yolov3Spp, yolov3_sp
 
 __all__ = [
     "COCO_ANCHORS",
+    "DeepPose",
     "EncoderUNet",
     "HRNet",
     "LoadedWeights",
@@ -22,6 +24,7 @@ __all__ = [
     "classifier",
     "classifier_head",
     "create_backbone",
+    "deep_pose",
     "deeplab_v3",
     "faster_rcnn",
     "fcn",

@@ -12,6 +12,7 @@ from types import ModuleType
 __all__ = ["RECIPES", "load_recipe"]
 
 RECIPES: dict[str, str] = {
+    "classification": "classification: any classifier of torchvision, on folders of images, one for each class",
     "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
     "retinanet": "object detection: RetinaNet with a feature pyramid, on COCO, VOC or YOLO boxes",
     "mask_rcnn": "instance segmentation: Mask R-CNN with a feature pyramid, on COCO, VOC or Penn-Fudan masks",
