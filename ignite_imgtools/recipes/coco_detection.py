@@ -46,13 +46,17 @@ _SMALL = {
     "epochs": 6,
     "warmup": 30,
 }
-_SMALL_HEADS: dict[str, Any] = {
+_SMALL_BOXES: dict[str, Any] = {
     "representation": 256,
     "proposals": (200, 100),
     "sampling_ratio": 1,
     "rpn_batch_size_per_image": 32,
     "box_batch_size_per_image": 64,
     "box_positive_fraction": 0.5,
+}
+_SMALL_HEADS: dict[str, dict[str, Any]] = {
+    "faster_rcnn": _SMALL_BOXES,
+    "keypoint_rcnn": {**_SMALL_BOXES, "keypoint_layers": (64, 64)},
 }
 
 
@@ -136,8 +140,7 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
             fpn=config.fpn,
             anchor_sizes=_levels(config.anchor_sizes, 5 if config.fpn else 1),
             **options,
-            **(_SMALL_HEADS if config.max_size < 320 else {}),
-            **({"keypoint_layers": (64, 64)} if config.model == "keypoint_rcnn" and config.max_size < 320 else {}),
+            **(_SMALL_HEADS[config.model] if config.max_size < 320 else {}),
         )
     if config.anchor_sizes is not None:
         options["anchor_sizes"] = config.anchor_sizes
