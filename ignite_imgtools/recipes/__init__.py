@@ -12,7 +12,6 @@ from types import ModuleType
 __all__ = ["RECIPES", "load_recipe"]
 
 RECIPES: dict[str, str] = {
-    "classification": "classification: any classifier of torchvision, on folders of images, one for each class",
     "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
     "retinanet": "object detection: RetinaNet with a feature pyramid, on COCO, VOC or YOLO boxes",
     "mask_rcnn": "instance segmentation: Mask R-CNN with a feature pyramid, on COCO, VOC or Penn-Fudan masks",
@@ -23,6 +22,7 @@ RECIPES: dict[str, str] = {
     "deeplab_v3": "segmentation: DeepLabV3 with ResNet or MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "lraspp": "segmentation: LR-ASPP with MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "u2net": "salient objects: U2-Net, on DUTS, ECSSD, MSRA or other pairs of images and masks",
+    "classification": "classification: any classifier of torchvision, on folders of images, one for each class",
 }
 """Every recipe by its name, with what it is for. A literal table: listing the recipes imports none of them."""
 
