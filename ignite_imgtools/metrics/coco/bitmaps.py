@@ -64,8 +64,8 @@ def pack(masks: Tensor) -> Tensor:
 
 def _pack_host(masks: NDArray[Any]) -> NDArray[np.uint8]:
     count, height, width = masks.shape
-    if width % 8 == 0 and masks.flags.c_contiguous:  # long rows are packed faster
-        return np.packbits(masks.reshape(count, height * width), axis=1).reshape(count, height, width // 8)
+    if width % 8 == 0 and masks.flags.c_contiguous:  # one long row is packed faster
+        return np.packbits(masks.reshape(-1)).reshape(count, height, width // 8)
     return np.packbits(masks, axis=2)
 
 
