@@ -21,7 +21,7 @@ import numpy as np
 
 from ignite_imgtools.distributed import keyed_seed
 
-from .shapes_drawing import Coverage, Random, background, coverage, paint
+from .shapes_drawing import Coverage, Random, background, coverage, hsv_to_rgb, paint, regular_polygon
 
 __all__ = ["CLASSES", "KEYPOINTS", "MIN_VISIBLE", "SKELETON", "ShapeObject", "ShapesImage", "create_shapes_image"]
 
@@ -181,7 +181,7 @@ class _Canvas:
         """Paint a figure of the newest item."""
         paint(self.random, self.image, covered, colour)
         head = figure.points[0] * 0.55 + np.array(figure.centre) * 0.45
-        dot = np.round((_polygon(12) * (figure.radius * 0.13) + head) * 64) / 64
+        dot = np.round((regular_polygon(12) * (figure.radius * 0.13) + head) * 64) / 64
         light = 255 if colour.sum() < 330 else 20
         paint(self.random, self.image, coverage(dot, *self.owner.shape), np.full(3, light))
         owner, newest = self.owner[covered.window], len(self.items) - 1
@@ -195,8 +195,7 @@ class _Canvas:
         random = self.random
         hue = random.uniform() if random.uniform() < 0.06 else _HUES[label - 1] + random.uniform(-0.045, 0.045)
         saturation, value = random.uniform(0.45, 1.0), random.uniform(0.45, 1.0)
-        ramp = np.abs((hue * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
-        return np.floor(255 * value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))).astype(np.int64)
+        return hsv_to_rgb(hue, saturation, value)
 
     def _keypoints(self, figure: _Figure, number: int) -> np.ndarray:
         keypoints = np.zeros((len(KEYPOINTS), 3))
@@ -207,12 +206,6 @@ class _Canvas:
         return keypoints
 
 
-def _polygon(corners: int) -> np.ndarray:
-    """A regular polygon of radius 1 with a corner at the top."""
-    angles = 2 * np.pi * np.arange(corners) / corners
-    return np.stack((np.sin(angles), -np.cos(angles)), axis=1)
-
-
 def _upright(name: str, slimness: float) -> tuple[np.ndarray, np.ndarray]:
     """Outline ``[V, 2]`` and points on the axes ``[4, 2]`` (:data:`KEYPOINTS`) of a shape of radius 1, head up.
 
@@ -221,7 +214,7 @@ def _upright(name: str, slimness: float) -> tuple[np.ndarray, np.ndarray]:
     """
     inset = 0.88  # keeps the points on the shape's own pixels
     if name == "ellipse":
-        outline, reach = _polygon(40) * (slimness, 1.0), (1.0, slimness, 1.0)
+        outline, reach = regular_polygon(40) * (slimness, 1.0), (1.0, slimness, 1.0)
     elif name == "rectangle":
         outline = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (0.75 * slimness, 0.85)
         reach = (0.85, 0.75 * slimness, 0.85)
@@ -229,7 +222,7 @@ def _upright(name: str, slimness: float) -> tuple[np.ndarray, np.ndarray]:
         outline = np.array([[0, -1], [slimness, 0.7], [-slimness, 0.7]])
         reach = (0.9, 0.41 * slimness, 0.7)
     elif name == "star":
-        outline = _polygon(10) * np.where(np.arange(10) % 2, 0.45, 1.0)[:, None]
+        outline = regular_polygon(10) * np.where(np.arange(10) % 2, 0.45, 1.0)[:, None]
         reach = (0.9, 0.4, 0.45)
     else:
         arm, length = 0.3, 0.95

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Coverage", "Random", "background", "coverage", "paint"]
+__all__ = ["Coverage", "Random", "background", "coverage", "hsv_to_rgb", "paint", "regular_polygon"]
 
 _SAMPLES = 4  # in a pixel, along each axis
 _FULL = _SAMPLES**2
@@ -50,6 +50,18 @@ def background(random: Random, height: int, width: int) -> np.ndarray:
         image += ((bands % 2) * random.integer(10, 30))[..., None]
     image += random.bytes(height, width, 1) // 12 - 10
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def hsv_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    """A colour, int64 ``[3]``, 0 to 255; hue in turns, saturation and value in 0..1."""
+    ramp = np.abs((hue * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    return np.floor(255 * value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))).astype(np.int64)
+
+
+def regular_polygon(corners: int) -> np.ndarray:
+    """A regular polygon of radius 1 around (0, 0) with a corner at the top: float64 ``[corners, 2]``."""
+    angles = 2 * np.pi * np.arange(corners) / corners
+    return np.stack((np.sin(angles), -np.cos(angles)), axis=1)
 
 
 def _muted(colour: np.ndarray) -> np.ndarray:
