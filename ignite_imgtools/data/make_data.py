@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .shapes_classes import write_class_folders
-from .shapes_coco import write_coco
+from .shapes_coco import write_coco, write_coco_keypoints
 from .shapes_dense import write_drive, write_masks, write_saliency, write_voc_segmentation
 from .shapes_voc import write_voc
 from .shapes_yolo import write_yolo
@@ -24,6 +24,7 @@ FORMATS: dict[str, Callable[[Path, int, int, int, int], None]] = {
     "masks": write_masks,
     "saliency": write_saliency,
     "class_folders": write_class_folders,
+    "coco_keypoints": write_coco_keypoints,
 }
 """Writer of each format: called with an empty folder, the numbers of images for training and for validation, the
 seed and the image size."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .mask_outlines import mask_to_polygons
-from .shapes import CLASSES, KEYPOINTS, SKELETON, ShapeObject, create_shapes_image
+from .shapes import CLASSES, KEYPOINTS, SKELETON, ShapeObject, ShapesImage, create_shapes_image
 from .shapes_files import part_seed, save_jpeg
+from .shapes_people import PERSON_KEYPOINTS, PERSON_SKELETON, create_people_image
 
-__all__ = ["write_coco"]
+__all__ = ["write_coco", "write_coco_keypoints"]
+
+Draw = Callable[[int, int, int], ShapesImage]
 
 
 def write_coco(folder: Path, num_train: int, num_val: int, seed: int, image_size: int) -> None:
@@ -20,15 +24,42 @@ def write_coco(folder: Path, num_train: int, num_val: int, seed: int, image_size
 
     The json holds instances and keypoints together: polygons of the visible pixels, run lengths for crowds.
     """
+    common = {"supercategory": "shape", "keypoints": KEYPOINTS, "skeleton": SKELETON}
+    categories = [{"id": label, "name": name} | common for label, name in enumerate(CLASSES, start=1)]
+    parts = {"train": num_train, "val": num_val}
+    _write(folder, parts, seed, image_size, "instances", "coloured shapes", categories, create_shapes_image)
+
+
+def write_coco_keypoints(folder: Path, num_train: int, num_val: int, seed: int, image_size: int) -> None:
+    """Write ``annotations/person_keypoints_{train,val}.json`` and the images in ``train/`` and ``val/``.
+
+    The images are those of :func:`~ignite_imgtools.data.shapes_people.create_people_image`.
+    """
+    person = {"id": 1, "name": "person", "supercategory": "person"}
+    categories = [person | {"keypoints": PERSON_KEYPOINTS, "skeleton": PERSON_SKELETON}]
+    parts = {"train": num_train, "val": num_val}
+    _write(folder, parts, seed, image_size, "person_keypoints", "figures", categories, create_people_image)
+
+
+def _write(
+    folder: Path,
+    parts: dict[str, int],
+    seed: int,
+    image_size: int,
+    kind: str,
+    what: str,
+    categories: list[dict[str, Any]],
+    draw: Draw,
+) -> None:
     (folder / "annotations").mkdir()
-    for part, count in (("train", num_train), ("val", num_val)):
+    for part, count in parts.items():
         if count == 0:
             continue
         (folder / part).mkdir()
-        content: dict[str, Any] = {"info": {"description": f"coloured shapes, seed {seed}"}, "licenses": []}
-        content |= {"images": [], "annotations": [], "categories": _categories()}
+        content: dict[str, Any] = {"info": {"description": f"{what}, seed {seed}"}, "licenses": []}
+        content |= {"images": [], "annotations": [], "categories": categories}
         for index in range(count):
-            shapes = create_shapes_image(part_seed(seed, part), index, image_size)
+            shapes = draw(part_seed(seed, part), index, image_size)
             height, width, _ = shapes.image.shape
             name = f"{index + 1:06d}.jpg"
             save_jpeg(shapes.image, folder / part / name)
@@ -37,12 +68,7 @@ def write_coco(folder: Path, num_train: int, num_val: int, seed: int, image_size
                 id_ = len(content["annotations"]) + 1
                 content["annotations"].append({"id": id_, "image_id": index + 1} | _annotation(shape))
         text = json.dumps(content, separators=(",", ":"))
-        (folder / "annotations" / f"instances_{part}.json").write_text(text, encoding="utf-8")
-
-
-def _categories() -> list[dict[str, Any]]:
-    common = {"supercategory": "shape", "keypoints": KEYPOINTS, "skeleton": SKELETON}
-    return [{"id": label, "name": name} | common for label, name in enumerate(CLASSES, start=1)]
+        (folder / "annotations" / f"{kind}_{part}.json").write_text(text, encoding="utf-8")
 
 
 def _annotation(shape: ShapeObject) -> dict[str, Any]:
