@@ -12,7 +12,10 @@ from .drive import Drive
 from .groups import aspect_ratio_groups, image_sizes, padded_shape_groups, padded_shapes
 from .images import image_size, read_image
 from .landmark_files import WFLW_ATTRIBUTES, FacePoints, read_points_csv, read_pts, read_wflw_list
+from .landmark_layouts import open_landmark_data
+from .landmark_parts import CsvPart, PtsPart, WflwPart
 from .landmark_points import FACE_FLIPS, face_flip_permutation
+from .landmarks import FaceLandmarks, collate_landmarks
 from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
@@ -20,6 +23,7 @@ from .masks import read_mask
 from .mosaic import MosaicDataset
 from .palette import voc_palette
 from .penn_fudan import PennFudan
+from .person_layouts import open_person_data
 from .persons import PersonImages, PersonKeypoints, collate_person_images, collate_persons
 from .saliency import SaliencyPairs
 from .samplers import EvalSampler, GroupedBatchSampler
@@ -36,19 +40,23 @@ __all__ = [
     "ClassFolders",
     "CocoDetection",
     "ConvertedParts",
+    "CsvPart",
     "Drive",
     "EvalSampler",
+    "FaceLandmarks",
     "FacePoints",
     "GroupedBatchSampler",
     "MosaicDataset",
     "PennFudan",
     "PersonImages",
     "PersonKeypoints",
+    "PtsPart",
     "SaliencyPairs",
     "SampleLoader",
     "SegmentationFolder",
     "VocDetection",
     "VocSegmentation",
+    "WflwPart",
     "YoloDetection",
     "anchor_fit",
     "aspect_ratio_groups",
@@ -60,6 +68,7 @@ __all__ = [
     "collate_dense",
     "collate_dense_lists",
     "collate_detection",
+    "collate_landmarks",
     "collate_person_images",
     "collate_persons",
     "convert_detection_data",
@@ -74,6 +83,8 @@ __all__ = [
     "object_sizes",
     "open_classification_data",
     "open_detection_data",
+    "open_landmark_data",
+    "open_person_data",
     "open_saliency_data",
     "open_segmentation_data",
     "padded_shape_groups",

@@ -20,8 +20,10 @@ from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
 from .detection_table import DetectionTable
 from .faults import Fault, fault_of_error
+from .landmark_layouts import LANDMARK_FORMATS, check_landmarks
 from .layouts import CocoPart, Part, VocPart, YoloPart, find_layout
 from .masks import IGNORED
+from .person_check import check_person_keypoints
 from .voc_file import read_voc
 from .yolo_file import read_yolo
 
@@ -34,7 +36,8 @@ def check_dataset(data_format: str, folder: str | os.PathLike[str]) -> list[Faul
     Args:
         data_format: a key of :data:`FORMATS`.
         folder: see :func:`ignite_imgtools.data.layouts.find_layout`,
-            :func:`ignite_imgtools.data.open_segmentation_data` and :func:`ignite_imgtools.data.open_saliency_data`.
+            :func:`ignite_imgtools.data.open_segmentation_data`, :func:`ignite_imgtools.data.open_saliency_data` and
+            :func:`ignite_imgtools.data.open_landmark_data`.
 
     Returns:
         All faults, by part and file; none if the data set can be used as it is.
@@ -136,5 +139,7 @@ FORMATS: dict[str, Callable[[Path], list[Fault]]] = {
     "penn_fudan": lambda folder: find_layout(folder, "penn_fudan").train.open(on_bad_sample="skip").faults,
     **{name: partial(_check_dense, find) for name, find in {**SEGMENTATION_FORMATS, **SALIENCY_FORMATS}.items()},
     "class_folders": check_class_folders,
+    "coco_keypoints": check_person_keypoints,
+    **{name: partial(check_landmarks, find) for name, find in LANDMARK_FORMATS.items()},
 }
 """Checker of each format: called with the folder, returns all faults."""

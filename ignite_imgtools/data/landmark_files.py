@@ -135,6 +135,10 @@ def read_points_csv(path: str | os.PathLike[str]) -> tuple[list[FacePoints], lis
         came = f"{len(_fields(header))} columns"
         expected = "a name, and x and y of each point"
         return [], [*faults, Fault(str(path), "line 1", "header", expected, came, fatal=True)]
+    if any(_is_number(field) for field in _fields(header)[1:]):
+        advice = "put a line of names above the first face"
+        came = shown(header)
+        return [], [*faults, Fault(str(path), "line 1", "header", "names of columns", came, advice, fatal=True)]
     faces = []
     for number, line in rows:
         where = f"line {number}"
@@ -182,6 +186,14 @@ def _fields(line: str) -> list[str]:
         return [field.strip() for field in next(csv.reader([line]))]
     except csv.Error as error:
         raise DataError(f"fields: {error}; correct the line") from error
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(fields: Sequence[str], count: int, where: str) -> list[float]:

@@ -4,6 +4,7 @@ from .dense import DenseTransform, saliency_eval, saliency_train, segmentation_e
 from .detection import DetectionTransform, detection_eval, detection_train
 from .hsv import HsvJitter
 from .keypoints import flip_permutation
+from .landmarks import LandmarkTransform, landmark_eval, landmark_train
 from .pose import PoseTransform, pose_eval, pose_train
 
 __all__ = [
@@ -13,12 +14,15 @@ __all__ = [
     "DenseTransform",
     "DetectionTransform",
     "HsvJitter",
+    "LandmarkTransform",
     "PoseTransform",
     "classification_eval",
     "classification_train",
     "detection_eval",
     "detection_train",
     "flip_permutation",
+    "landmark_eval",
+    "landmark_train",
     "pose_eval",
     "pose_train",
     "saliency_eval",
