@@ -157,7 +157,7 @@ class ObjectColumns:
         far = ~(np.abs(points).max((1, 2), initial=0) <= np.maximum(self._reach(), 2))
         wrong = far | (~np.isin(points[:, :, 2], (0, 1, 2))).any(1)
         expected = f"{count} times x, y near the image, visibility 0, 1 or 2"
-        self._refuse(wrong, "keypoints", expected, lambda number: came_of(self.rows[number], "keypoints"))
+        self._refuse(wrong, "keypoints", expected, lambda number: _came_of_keypoints(self.rows[number], points[number]))
         return points
 
     def areas(self, boxes: np.ndarray, segmentations: Segmentations | None) -> np.ndarray:
@@ -197,6 +197,20 @@ def _numbers(rows: list[Any], count: int) -> np.ndarray:
             with suppress(TypeError, OverflowError):
                 numbers[:] = array("d", row)
     return table
+
+
+def _came_of_keypoints(row: dict[str, Any], points: np.ndarray) -> str:
+    """What is wrong with the keypoints of an annotation; ``points`` are NaN where they are no numbers of that count."""
+    value = row.get("keypoints")
+    if not isinstance(value, list) or len(value) != points.size:
+        return f"{len(value)} numbers" if isinstance(value, list) else shown(value)
+    # Which one it is that lies far away depends on the image; the farthest one does.
+    bad = ~np.isfinite(points).all(axis=1) | ~np.isin(points[:, 2], (0, 1, 2))
+    joint = int(bad.argmax()) if bad.any() else int(np.abs(points).max(axis=1).argmax())
+    if np.isnan(points).all():
+        numbers = (type(entry) in (int, float) for entry in value)
+        joint = next((place // 3 for place, is_number in enumerate(numbers) if not is_number), joint)
+    return f"{shown(value[3 * joint : 3 * joint + 3])} as number {joint + 1}"
 
 
 def came_of(row: dict[str, Any], key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ __all__ = [
     "VocPart",
     "YoloPart",
     "find_among",
+    "find_coco_part",
     "find_layout",
     "open_detection_data",
 ]
@@ -241,18 +242,28 @@ def open_detection_data(
 
 
 def _find_coco(folder: Path) -> DetectionLayout:
-    train = _find_coco_part(folder, "train")
+    train = find_coco_part(folder, "train")
     if train is None:
         raise DataError(f"{folder}: no annotations/instances_train*.json as COCO has it; correct the path")
-    return DetectionLayout("coco", train, _find_coco_part(folder, "val"))
+    return DetectionLayout("coco", train, find_coco_part(folder, "val"))
 
 
-def _find_coco_part(folder: Path, part: str) -> CocoPart | None:
-    file = _only_one(folder, f"annotations/instances_{part}*.json")
-    file = file or _only_one(folder, f"annotations/person_keypoints_{part}*.json")
+def find_coco_part(
+    folder: Path, part: str, kinds: Sequence[str] = ("instances", "person_keypoints")
+) -> CocoPart | None:
+    """The part ``"train"`` or ``"val"`` of a data set in COCO's layout; ``None`` if there is none.
+
+    Args:
+        kinds: what annotation files are called before the part; the first that is there is taken.
+
+    Raises:
+        DataError: there are several files, or no folder with the images.
+    """
+    found = ((kind, _only_one(folder, f"annotations/{kind}_{part}*.json")) for kind in kinds)
+    kind, file = next(((kind, file) for kind, file in found if file is not None), ("", None))
     if file is None:
         return None
-    ending = file.stem.removeprefix("instances_").removeprefix("person_keypoints_")
+    ending = file.stem.removeprefix(f"{kind}_")
     wanted = list(dict.fromkeys((ending, part, f"images/{ending}", f"images/{part}")))
     for name in wanted:
         if (folder / name).is_dir():
