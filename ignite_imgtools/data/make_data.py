@@ -10,6 +10,7 @@ from pathlib import Path
 from .shapes_classes import write_class_folders
 from .shapes_coco import write_coco, write_coco_keypoints
 from .shapes_dense import write_drive, write_masks, write_saliency, write_voc_segmentation
+from .shapes_landmarks import write_points_csv, write_pts, write_wflw
 from .shapes_voc import write_voc
 from .shapes_yolo import write_yolo
 
@@ -25,6 +26,9 @@ FORMATS: dict[str, Callable[[Path, int, int, int, int], None]] = {
     "saliency": write_saliency,
     "class_folders": write_class_folders,
     "coco_keypoints": write_coco_keypoints,
+    "wflw": write_wflw,
+    "pts": write_pts,
+    "points_csv": write_points_csv,
 }
 """Writer of each format: called with an empty folder, the numbers of images for training and for validation, the
 seed and the image size."""
@@ -39,7 +43,8 @@ def make_data(
     seed: int = 0,
     image_size: int = 160,
 ) -> Path:
-    """Write the built-in data set (:mod:`ignite_imgtools.data.shapes`) into a folder.
+    """Write the built-in data set (:mod:`ignite_imgtools.data.shapes`, for landmarks
+    :mod:`ignite_imgtools.data.shapes_faces`) into a folder.
 
     The folder appears when it is complete: the work is done in a folder beside it. Call it on one process.
 

@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_parts_do_not_depend_on_each_others_size(made, tmp_path, name):
     alone = make_data(name, tmp_path / "alone", num_train=1, num_val=8, seed=5, image_size=96)
-    val_part = {"drive": "test", "saliency": "DUTS-TE"}.get(name, "val")
+    val_part = {"drive": "test", "saliency": "DUTS-TE", "pts": "testset"}.get(name, "val")
     val = {file: digest for file, digest in digests(made[name]).items() if val_part in file and "trainval" not in file}
     assert len(val) >= 8
     assert val.items() <= digests(alone).items()
