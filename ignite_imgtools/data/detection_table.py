@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from ignite_imgtools.formats import DataError
 
 from .images import read_image, resolve_inside
-from .ragged import Ragged
+from .ragged import Ragged, starts_of
 from .segmentations import Segmentations
 
 __all__ = ["BACKGROUND", "Category", "DetectionTable", "boxes_xywh_to_clipped_xyxy", "clipped_corners"]
@@ -106,6 +106,21 @@ class DetectionTable:
             areas=self.areas[rows],
             iscrowd=self.iscrowd[rows],
             categories=self.categories,
+            segmentations=None if self.segmentations is None else self.segmentations.take(rows),
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
+        )
+
+    def take_label(self, label: int) -> DetectionTable:
+        """The table of all images with the objects of this label alone."""
+        rows = np.flatnonzero(self.labels == label)
+        owners = np.repeat(np.arange(len(self)), np.diff(self.starts))[rows]
+        return replace(
+            self,
+            starts=starts_of(np.bincount(owners, minlength=len(self))),
+            boxes_xywh=self.boxes_xywh[rows],
+            labels=self.labels[rows],
+            areas=self.areas[rows],
+            iscrowd=self.iscrowd[rows],
             segmentations=None if self.segmentations is None else self.segmentations.take(rows),
             keypoints=None if self.keypoints is None else self.keypoints[rows],
         )

@@ -202,6 +202,29 @@ class PersonImages(Dataset[tuple[list[Tensor], dict[str, Any]]]):
             "persons": [target for _, target in samples],
         }
 
+    @property
+    def table(self) -> DetectionTable:
+        """The annotations of the persons, and of nothing else: ``coco_index`` makes the truth for a metric of it."""
+        return self.persons.table.take_label(self.persons.label)
+
+    def annotated(self, image_id: int) -> tuple[Tensor, Tensor]:
+        """An image, uint8 ``[3, H, W]``, and the annotated keypoints of its persons, float32 ``[n, K, 3]``.
+
+        Raises:
+            KeyError: no image has this id.
+            DataError: the image cannot be decoded, or has not the size annotated.
+        """
+        table = self.persons.table
+        found = np.flatnonzero(table.image_ids == image_id)
+        if not len(found):
+            raise KeyError(f"no image with the id {image_id}")
+        index = int(found[0])
+        assert table.keypoints is not None
+        rows = table.objects(index)
+        points = table.keypoints[rows[table.labels[rows] == self.persons.label]]
+        annotated = points[(points[..., 2] > 0).any(axis=1)].astype(np.float32)
+        return table.read_image(self.persons.images_dir, index), torch.from_numpy(annotated)
+
     def image_size(self, index: int) -> tuple[int, int]:
         """``(height, width)`` of an image in pixels, without reading it."""
         return self.persons.table.image_size(index)

@@ -25,6 +25,7 @@ from ignite_imgtools.engines.multi_scale import attach_multi_scale, multi_scale_
 from ignite_imgtools.engines.oks_nms import COCO_KEYPOINT_SIGMAS, keypoint_similarity, oks_nms
 from ignite_imgtools.engines.parameter_groups import parameter_groups
 from ignite_imgtools.engines.pose import (
+    create_heatmap_predictor,
     create_pose_evaluator,
     create_pose_predictor,
     create_pose_trainer,
@@ -62,6 +63,7 @@ __all__ = [
     "create_detection_evaluator",
     "create_detection_trainer",
     "create_evaluator",
+    "create_heatmap_predictor",
     "create_mixing",
     "create_pose_evaluator",
     "create_pose_predictor",

@@ -32,6 +32,7 @@ from ignite_imgtools.engines.oks_nms import COCO_KEYPOINT_SIGMAS, oks_nms
 from ignite_imgtools.formats import DataError
 
 __all__ = [
+    "create_heatmap_predictor",
     "create_pose_evaluator",
     "create_pose_predictor",
     "create_pose_trainer",
@@ -123,34 +124,29 @@ def create_pose_trainer(
     return create_trainer(step, model, update)
 
 
-def create_pose_predictor(
+def create_heatmap_predictor(
     model: nn.Module,
     *,
     flip_permutation: Sequence[int] | None = None,
     flip_shift: int = 1,
-    refine: Refinement = "quarter",
-    stride: int = 4,
-    sigma: float = 2.0,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     amp_dtype: str | torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> Predictor:
-    """A function that asks ``model``, in evaluation mode, where the keypoints of persons are.
+) -> Callable[[Tensor], Tensor]:
+    """A function that asks ``model``, in evaluation mode, for the heat-maps of persons.
 
     Args:
         model: without its wrapper.
         flip_permutation: which keypoint takes the place of each when an image is mirrored: heat-maps are then the mean
             of those of a crop and of its mirror image. ``None``: of the crop alone.
         flip_shift: see :func:`~ignite_imgtools.engines.flip_heatmaps`.
-        refine: see :func:`~ignite_imgtools.engines.heatmaps_to_keypoints`.
 
     The other arguments are those of :func:`pose_evaluation_step`.
 
     Returns:
-        From crops, uint8 or float32 in 0..1 ``[n, 3, H, W]``, and ``to_image``, ``[n, 2, 3]``, the maps from
-        ``(x, y, 1)`` in a crop to ``(x, y)`` in its image, to keypoints, float32 ``[n, K, 3]`` on the device: x and y
-        in pixels of the image and the height of the heat-map there. Nothing waits for the device.
+        From crops, uint8 or float32 in 0..1 ``[n, 3, H, W]``, to heat-maps, float32 ``[n, K, h, w]`` on the device.
+        Nothing waits for the device.
 
     Raises:
         ValueError: ``flip_permutation`` does not exchange keypoints in pairs.
@@ -162,21 +158,58 @@ def create_pose_predictor(
     if dtype is not None:
         autocast = torch.autocast(target_device.type, dtype)
     mirrored = None if flip_permutation is None else checked_permutation(flip_permutation, target_device)
-    # Pixels of large images to a thousandth; Apple's devices have no float64.
-    precise = torch.float32 if target_device.type == "mps" else torch.float64
 
     def heatmaps_of(images: Tensor) -> Tensor:
         with autocast:
             heatmaps: Tensor = model(images).float()
         return heatmaps
 
-    def predict(crops: Tensor, to_image: Tensor) -> Tensor:
+    def predict(crops: Tensor) -> Tensor:
         with torch.inference_mode(), evaluation_mode(model):
             images = normalise(crops)
             heatmaps = heatmaps_of(images)
-            if mirrored is not None:
-                heatmaps = (heatmaps + flip_heatmaps(heatmaps_of(images.flip(-1)), mirrored, flip_shift)) / 2
-            keypoints = heatmaps_to_keypoints(heatmaps, stride=stride, refine=refine, sigma=sigma)
+            if mirrored is None:
+                return heatmaps
+            return (heatmaps + flip_heatmaps(heatmaps_of(images.flip(-1)), mirrored, flip_shift)) / 2
+
+    return predict
+
+
+def create_pose_predictor(
+    model: nn.Module,
+    *,
+    refine: Refinement = "quarter",
+    stride: int = 4,
+    sigma: float = 2.0,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> Predictor:
+    """A function that asks ``model``, in evaluation mode, where the keypoints of persons are.
+
+    Args:
+        model: without its wrapper.
+        refine: see :func:`~ignite_imgtools.engines.heatmaps_to_keypoints`.
+        stride: pixels of a crop for one of a heat-map.
+        sigma: of the Gaussians that were learned, for ``refine="dark"``.
+        device: where crops are moved; by default where the model's parameters are.
+        options: the further arguments of :func:`create_heatmap_predictor`.
+
+    Returns:
+        From crops, uint8 or float32 in 0..1 ``[n, 3, H, W]``, and ``to_image``, ``[n, 2, 3]``, the maps from
+        ``(x, y, 1)`` in a crop to ``(x, y)`` in its image, to keypoints, float32 ``[n, K, 3]`` on the device: x and y
+        in pixels of the image and the height of the heat-map there. Nothing waits for the device.
+
+    Raises:
+        ValueError: ``flip_permutation`` does not exchange keypoints in pairs.
+    """
+    target_device = model_device(model) if device is None else torch.device(device)
+    heatmaps_of = create_heatmap_predictor(model, device=target_device, **options)
+    # Pixels of large images to a thousandth; Apple's devices have no float64.
+    precise = torch.float32 if target_device.type == "mps" else torch.float64
+
+    def predict(crops: Tensor, to_image: Tensor) -> Tensor:
+        with torch.inference_mode():
+            keypoints = heatmaps_to_keypoints(heatmaps_of(crops), stride=stride, refine=refine, sigma=sigma)
             maps = to_image.to(precise).to(target_device, non_blocking=True)
             places = keypoints[..., :2].to(precise) @ maps[:, :, :2].mT + maps[:, None, :, 2]
             return torch.cat((places.float(), keypoints[..., 2:]), dim=-1)
@@ -213,7 +246,7 @@ def pose_evaluation_step(
 
     Args:
         ema: evaluate its weights instead of the model's.
-        flip_permutation: see :func:`create_pose_predictor`.
+        flip_permutation: see :func:`create_heatmap_predictor`.
         flip_shift: see :func:`~ignite_imgtools.engines.flip_heatmaps`.
         refine: see :func:`~ignite_imgtools.engines.heatmaps_to_keypoints`.
         oks_threshold: of two poses in an image that are more similar (OKS), the one of the lower score is left out;

@@ -3,7 +3,7 @@
 from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
 from ignite_imgtools.models.classification import classifier, classifier_head
 from ignite_imgtools.models.deeppose import DeepPose, deep_pose
-from ignite_imgtools.models.hrnet import HRNet, hrnet_w32, hrnet_w48
+from ignite_imgtools.models.hrnet import HRNet, hrnet_small, hrnet_w32, hrnet_w48
 from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
 from ignite_imgtools.models.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
 from ignite_imgtools.models.segmentation import deeplab_v3, fcn, lraspp
@@ -29,6 +29,7 @@ __all__ = [
     "faster_rcnn",
     "fcn",
     "fcos",
+    "hrnet_small",
     "hrnet_w32",
     "hrnet_w48",
     "keypoint_rcnn",

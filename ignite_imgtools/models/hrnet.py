@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ignite_imgtools.models.weights import load_weights
 
-__all__ = ["HRNet", "hrnet_w32", "hrnet_w48"]
+__all__ = ["HRNet", "hrnet_small", "hrnet_w32", "hrnet_w48"]
 
 _STEM_CHANNELS = 64
 _FIRST_STAGE_CHANNELS = 256
@@ -107,6 +107,18 @@ def hrnet_w48(num_keypoints: int = 17, *, weights: str | Path = "none") -> HRNet
     return _create(num_keypoints, 48, weights)
 
 
+def hrnet_small(num_keypoints: int = 17, *, base_channels: int = 16, weights: str | Path = "none") -> HRNet:
+    """HRNet for trials on a CPU: resolutions are exchanged once in each stage, after two blocks; 1.5 million
+    parameters.
+
+    Args:
+        base_channels: of the finest branch.
+
+    The other arguments and errors are those of :func:`hrnet_w32`.
+    """
+    return _create(num_keypoints, base_channels, weights, modules=(1, 1, 1), blocks=2)
+
+
 class _Exchange(nn.Module):
     """Residual blocks in every resolution, then each of the first ``outputs`` becomes the sum of all."""
 
@@ -186,13 +198,13 @@ def _enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size=list(size), mode="nearest")
 
 
-def _create(num_keypoints: int, base_channels: int, weights: str | Path) -> HRNet:
+def _create(num_keypoints: int, base_channels: int, weights: str | Path, **depth: Any) -> HRNet:
     if weights == "default":
         raise ValueError(
             "weights: none can be downloaded for HRNet; give a file, as the authors' pose_hrnet_w32_256x192.pth, "
             "or 'none'"
         )
-    model = HRNet(num_keypoints, base_channels)
+    model = HRNet(num_keypoints, base_channels, **depth)
     if weights != "none":
         load_weights(model, weights)
     return model

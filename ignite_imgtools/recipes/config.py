@@ -175,7 +175,7 @@ def config_from_dict(kind: type[RunConfig], values: dict[str, Any]) -> Any:
     kept: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known
     }
-    for key in ("data", "val_data", "output_dir"):
+    for key in ("data", "val_data", "output_dir", "person_detections"):
         if kept.get(key) is not None:
             kept[key] = Path(kept[key])
     return kind(**kept)

@@ -19,6 +19,8 @@ class RecipeRecord:
     name: str
     config: RunConfig
     class_names: list[str]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What else of the data set the model needs to be applied, such as the names of keypoints; as json has it."""
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path, name: str, kind: type[RunConfig]) -> RecipeRecord:
@@ -37,10 +39,11 @@ class RecipeRecord:
         config = dataclasses.replace(
             config, output_dir=checkpoint.absolute().parent.parent, weights="none", resume="auto"
         )
-        return cls(name, config, record["class_names"])
+        return cls(name, config, record["class_names"], record.get("details", {}))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "config": config_to_dict(self.config), "class_names": self.class_names}
+        state = {"name": self.name, "config": config_to_dict(self.config), "class_names": self.class_names}
+        return {**state, "details": self.details} if self.details else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore: the record describes the run, the run folder has checked that it is the same."""

@@ -11,9 +11,11 @@ from torch.utils.data import Subset
 from ignite_imgtools.data import (
     CocoDetection,
     PersonKeypoints,
+    coco_index,
     collate_person_images,
     collate_persons,
     create_loader,
+    open_person_data,
 )
 from ignite_imgtools.data.transforms import pose_eval, pose_train
 from ignite_imgtools.formats import DataError, image_ids
@@ -162,3 +164,29 @@ def test_people_of_photographs(real_data: Path) -> None:
         CocoDetection(folder, folder / "test_coco.json"), detections=folder / "test_coco_det_AP_H_56.json"
     )
     assert len(detected) > 14
+
+
+def test_the_truth_of_an_evaluation_is_of_the_persons_alone(tmp_path: Path) -> None:
+    images = PersonKeypoints(open_people(tmp_path)).by_image()
+    index = coco_index(images)  # type: ignore[arg-type]
+    annotations = index.loadAnns(index.getAnnIds())
+    # With the crowd and the one without keypoints, which an evaluation forgives; without the dog.
+    assert len(annotations) == 5
+    assert {index.cats[annotation["category_id"]]["name"] for annotation in annotations} == {"person"}
+    assert [len(index.getAnnIds(imgIds=[id_])) for id_ in (1, 2, 3)] == [2, 0, 3]
+    image, keypoints = images.annotated(3)
+    assert image.shape == (3, 30, 40)
+    assert keypoints.tolist() == [[[3, 4, 2], [5.5, 6, 1], [0, 0, 0]], [[21, 11, 2], [22, 12, 2], [23, 13, 1]]]
+    with pytest.raises(KeyError, match="no image with the id 9"):
+        images.annotated(9)
+
+
+def test_parts_are_found_and_opened(tmp_path: Path) -> None:
+    people = open_people(tmp_path).images_dir.parent
+    train, val = open_person_data(people, val_fraction=0.4, seed=1)
+    assert len(train) + len(val) == 3
+    assert len(val.table) == 1
+    with pytest.raises(DataError, match="no annotations/person_keypoints_train"):
+        open_person_data(tmp_path / "train")
+    with pytest.raises(ValueError, match="data_format must be one of coco_keypoints, got 'voc'"):
+        open_person_data(people, "voc")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ignite_imgtools.models import HRNet, hrnet_w32, hrnet_w48
+from ignite_imgtools.models import HRNet, hrnet_small, hrnet_w32, hrnet_w48
 from tests.models.counts import parameter_count
 
 
@@ -137,3 +137,12 @@ def test_what_cannot_be_made(tmp_path):
         HRNet(17, 32, modules=(1, 4))
     with pytest.raises(FileNotFoundError, match="no such file"):
         hrnet_w32(weights=tmp_path / "missing.pth")
+
+
+def test_a_small_one_for_trials(tmp_path):
+    small = hrnet_small()
+    assert parameter_count(small) == 1_461_473
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    again = hrnet_small(weights=tmp_path / "small.pt")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in small.state_dict().items())
+    assert hrnet_small(base_channels=8).final_layer.in_channels == 8
