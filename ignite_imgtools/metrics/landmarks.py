@@ -92,9 +92,10 @@ class LandmarkMetric(Metric):
     """The normalised mean error of landmarks, its failure rate, and the area under its cumulative distribution.
 
     ``update`` takes ``(y_pred, y)``: points ``[B, K, 2]`` in pixels of one and the same image, the original one for the
-    usual measure; ``y`` may be a dict ``{"points": [B, K, 2], "boxes": [B, 4] xyxy}`` instead. Points are kept on the
-    device of ``y_pred``; the errors of the faces are computed from them in float64 and added exactly, so that the
-    result does not depend on batches, order or the number of processes.
+    usual measure; ``y`` may be a dict ``{"points": [B, K, 2], "boxes": [B, 4] xyxy, "image_id": B ints}`` instead, the
+    latter two if there are any. A face whose id comes again counts once. Points are kept on the device of ``y_pred``;
+    the errors of the faces are computed from them in float64 and added exactly, so that the result does not depend on
+    batches, order or the number of processes.
 
     The result is a flat dict, which ignite puts into ``engine.state.metrics``: ``NME``, the mean over the faces of
     :func:`normalised_errors`, a share of the length and not percent; ``failure_rate``, the share of the faces whose
@@ -133,28 +134,45 @@ class LandmarkMetric(Metric):
         self._normaliser, self._limit = normaliser, limit
         super().__init__(output_transform, skip_unrolling=True, metrics_result_mode="flatten")
 
-    def reset(self) -> None:
-        # For each face the predicted points, the true ones, and the box, of NaN where there is none.
-        self._rows: list[Tensor] = []
-        self._errors: NDArray[np.float64] | None = None
+    @property
+    def normaliser(self) -> Normaliser:
+        """The length by which errors are divided."""
+        return self._normaliser
 
-    def update(self, output: tuple[Tensor, Tensor | Mapping[str, Tensor]]) -> None:
+    @property
+    def limit(self) -> float:
+        """An error above it is a failure."""
+        return self._limit
+
+    def reset(self) -> None:
+        # For each face the predicted points, the true ones, the box and the id, of NaN where there is none.
+        self._rows: list[Tensor] = []
+        self._faces: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+
+    def update(self, output: tuple[Tensor, Tensor | Mapping[str, Any]]) -> None:
         y_pred, y = output
-        truth, boxes = (y["points"], y.get("boxes")) if isinstance(y, Mapping) else (y, None)
+        mapping = y if isinstance(y, Mapping) else {"points": y}
+        truth, boxes, ids = mapping["points"], mapping.get("boxes"), mapping.get("image_id")
         if len(y_pred) != len(truth):
             raise ValueError(f"one prediction for each face is needed, got {len(y_pred)} and {len(truth)}")
-        self._errors = None
+        self._faces = None
         if not len(truth):
             return
         if y_pred.ndim != 3 or y_pred.shape[2] != 2 or y_pred.shape != truth.shape:
             raise ValueError(f"y_pred and y must both be [B, K, 2], got {list(y_pred.shape)} and {list(truth.shape)}")
-        if self._rows and self._rows[0].shape[1] != 2 * y_pred.shape[1] * 2 + 4:
+        if self._rows and self._rows[0].shape[1] != _width(y_pred.shape[1]):
             raise ValueError(f"all faces must have as many points, got {y_pred.shape[1]} after others")
         if boxes is None:
             boxes = truth.new_full((len(truth), 4), math.nan)
         if boxes.shape != (len(truth), 4):
             raise ValueError(f"boxes must be [{len(truth)}, 4], got {list(boxes.shape)}")
-        parts = [part.detach().to(y_pred.device, torch.float64).flatten(1) for part in (y_pred, truth, boxes)]
+        numbers = torch.tensor([math.nan] * len(truth) if ids is None else [int(i) for i in ids], dtype=torch.float64)
+        if len(numbers) != len(truth):
+            raise ValueError(f"image_id must be one for each of {len(truth)} faces, got {len(numbers)}")
+        parts = [
+            part.detach().to(y_pred.device, torch.float64, non_blocking=True).reshape(len(truth), -1)
+            for part in (y_pred, truth, boxes, numbers)
+        ]
         self._rows.append(torch.cat(parts, dim=1))
 
     def compute(self) -> dict[str, float]:
@@ -175,24 +193,41 @@ class LandmarkMetric(Metric):
 
         Call it on all processes, or on any after :meth:`compute`.
         """
-        if self._errors is None:
+        return np.sort(self.faces()[1])
+
+    def faces(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The ids of the faces of all processes, int64 ``[N]``, and their errors, float64 ``[N]``, NaN for those of no
+        length; ordered by id, then by error. Faces that came without ids have -1; of those that came twice with the
+        same id the first one counts.
+
+        Call it on all processes, or on any after :meth:`compute`.
+        """
+        if self._faces is None:
             gathered = [arrays["rows"] for arrays in all_gather_arrays({"rows": self._own()})]
-            rows = np.concatenate([part for part in gathered if part.size] or [np.empty((0, 8))])
-            boxes, count = rows[:, -4:], (rows.shape[1] - 4) // 4
-            predicted, truth = (part.reshape(len(rows), count, 2) for part in np.split(rows[:, :-4], 2, axis=1))
-            bad = int((~np.isfinite(truth)).any(axis=(1, 2)).sum())
-            if bad:
-                raise DataError(f"{bad} of {len(rows)} faces have true points that are not finite; correct them")
-            given = ~np.isnan(boxes).any(axis=1)
-            errors = np.empty(len(rows))
-            # Without any face there is no number of points to look for the eyes in.
-            for those, some in ((given, boxes), (~given, None)):
-                if those.any():
-                    errors[those] = normalised_errors(
-                        predicted[those], truth[those], self._normaliser, None if some is None else some[those]
-                    )
-            self._errors = np.sort(errors)
-        return self._errors
+            rows = np.concatenate([part for part in gathered if part.size] or [np.empty((0, _width(0)))])
+            ids = np.where(np.isnan(rows[:, -1]), -1, rows[:, -1]).astype(np.int64)
+            first = np.unique(ids, return_index=True)[1]
+            kept = (ids == -1) | np.isin(np.arange(len(ids)), first)
+            ids, errors = ids[kept], self._errors_of(rows[kept])
+            order = np.lexsort((errors, ids))
+            self._faces = ids[order], errors[order]
+        return self._faces
+
+    def _errors_of(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        boxes, count = rows[:, -5:-1], (rows.shape[1] - _width(0)) // 4
+        predicted, truth = (part.reshape(len(rows), count, 2) for part in np.split(rows[:, :-5], 2, axis=1))
+        bad = int((~np.isfinite(truth)).any(axis=(1, 2)).sum())
+        if bad:
+            raise DataError(f"{bad} of {len(rows)} faces have true points that are not finite; correct them")
+        given = ~np.isnan(boxes).any(axis=1)
+        errors = np.empty(len(rows))
+        # Without any face there is no number of points to look for the eyes in.
+        for those, some in ((given, boxes), (~given, None)):
+            if those.any():
+                errors[those] = normalised_errors(
+                    predicted[those], truth[those], self._normaliser, None if some is None else some[those]
+                )
+        return errors
 
     def left_out(self) -> int:
         """How many faces were left out, for they have no length. Call it as :meth:`errors`."""
@@ -215,3 +250,8 @@ class LandmarkMetric(Metric):
         device = self._rows[-1].device
         self._rows = [torch.cat([rows.to(device) for rows in self._rows])]
         return self._rows[0].cpu().numpy()
+
+
+def _width(num_points: int) -> int:
+    """Numbers in a row: two places of each point, a box and an id."""
+    return 4 * num_points + 5

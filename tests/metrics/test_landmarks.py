@@ -86,6 +86,21 @@ def test_without_faces_all_is_minus_one() -> None:
     assert metric.compute() == {"NME": -1, "failure_rate": -1, "AUC": -1}
 
 
+def test_a_face_that_comes_twice_counts_once() -> None:
+    predicted, truth, _ = _faces(5, 98)
+    plain, metric = LandmarkMetric(), LandmarkMetric()
+    plain.update((predicted, truth))
+    for faces in ([4, 0], [1, 0, 3], [2]):
+        metric.update((predicted[faces], {"points": truth[faces], "image_id": [7 + number for number in faces]}))
+    assert metric.compute() == plain.compute()
+    ids, errors = metric.faces()
+    assert ids.tolist() == [7, 8, 9, 10, 11]
+    assert errors.tolist() == normalised_errors(predicted.double().numpy(), truth.double().numpy()).tolist()
+    assert plain.faces()[0].tolist() == [-1] * 5
+    with pytest.raises(ValueError, match="image_id must be one for each of 2 faces, got 1"):
+        metric.update((predicted[:2], {"points": truth[:2], "image_id": [0]}))
+
+
 def test_a_state_goes_on() -> None:
     predicted, truth, _ = _faces(5, 98)
     whole, first, second = LandmarkMetric(), LandmarkMetric(), LandmarkMetric()
@@ -100,7 +115,9 @@ def _numbers(shards: list[list[list[int]]]) -> dict[str, Any]:
     metric = LandmarkMetric("inter_pupil")
     for batch in shards[idist.get_rank()]:
         predicted, truth, _ = _faces(13, 68)
-        metric.update((predicted[batch], truth[batch]))
+        # One face comes on every process.
+        seen = [0, *batch]
+        metric.update((predicted[seen], {"points": truth[seen], "image_id": seen}))
     return {**metric.compute(), "errors": metric.errors().tolist()}
 
 
