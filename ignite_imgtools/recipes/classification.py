@@ -108,8 +108,6 @@ class Config(RunConfig):
     """Optimizer steps of linear warm-up."""
     final_lr: Annotated[float | None, _Float] = None
     """Share of the learning rate that is left at the end; it falls to it as half a cosine."""
-    eval_every: Annotated[int, _Int] = 1
-    """Epochs between two evaluations; the last epoch is always evaluated."""
     eval_flip: bool = False
     """In evaluation, average what the model says of an image and of its mirror image."""
     eval_batched: bool = False
@@ -132,7 +130,7 @@ class Config(RunConfig):
 
     def check(self) -> None:
         super().check()
-        for name in ("image_size", "resize", "eval_every"):
+        for name in ("image_size", "resize"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -46,6 +46,8 @@ class RunConfig:
     """Images in a batch, over all processes together."""
     lr: Annotated[float | None, _Float] = None
     """Learning rate after the warm-up."""
+    eval_every: Annotated[int | None, _Int] = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
     num_workers: Annotated[int, _Int] = 0
     """Worker processes that load images, for each training process."""
     device: str = "auto"
@@ -85,6 +87,7 @@ class RunConfig:
             "epochs",
             "max_iterations",
             "batch_size",
+            "eval_every",
             "nproc_per_node",
             "accumulate",
             "log_every",

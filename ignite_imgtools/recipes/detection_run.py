@@ -159,7 +159,7 @@ class DetectionRecipe:
         evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
         handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
-        handlers.evaluate_on_epoch(trainer, evaluator, val_loader)
+        handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
         checkpoints = handlers.attach_checkpoints(
             trainer,
             evaluator,

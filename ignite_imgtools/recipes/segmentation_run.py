@@ -68,8 +68,6 @@ class SegmentationConfig(RunConfig):
     """Weight of each class in the cross-entropy."""
     dice: bool | None = None
     """Add the Dice loss to the cross-entropy."""
-    eval_every: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Epochs between two evaluations; the last epoch is always evaluated."""
     eval_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """In evaluation the model is shown images whose short side has this many pixels; 0 for their own size."""
     resized_measure: bool = False
@@ -100,7 +98,7 @@ class SegmentationConfig(RunConfig):
 
     def check(self) -> None:
         super().check()
-        for name in ("crop_size", "eval_window", "eval_every"):
+        for name in ("crop_size", "eval_window"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

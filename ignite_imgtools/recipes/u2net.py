@@ -89,7 +89,7 @@ class Config(RunConfig):
 
     def check(self) -> None:
         super().check()
-        for name in ("resize", "crop_size", "eval_every"):
+        for name in ("resize", "crop_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
