@@ -17,6 +17,14 @@ from ignite_imgtools.engines.detection import (
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.engines.heatmaps import flip_heatmaps, heatmaps_to_keypoints, keypoints_to_heatmaps
+from ignite_imgtools.engines.landmarks import (
+    create_landmark_evaluator,
+    create_landmark_predictor,
+    create_landmark_trainer,
+    crop_to_image,
+    landmark_evaluation_step,
+    landmark_training_step,
+)
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
 from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
 from ignite_imgtools.engines.mean_losses import MeanLosses
@@ -64,6 +72,9 @@ __all__ = [
     "create_detection_trainer",
     "create_evaluator",
     "create_heatmap_predictor",
+    "create_landmark_evaluator",
+    "create_landmark_predictor",
+    "create_landmark_trainer",
     "create_mixing",
     "create_pose_evaluator",
     "create_pose_predictor",
@@ -73,12 +84,15 @@ __all__ = [
     "create_segmentation_evaluator",
     "create_segmentation_trainer",
     "create_trainer",
+    "crop_to_image",
     "detection_evaluation_step",
     "detection_training_step",
     "flip_heatmaps",
     "heatmaps_to_keypoints",
     "keypoint_similarity",
     "keypoints_to_heatmaps",
+    "landmark_evaluation_step",
+    "landmark_training_step",
     "multi_scale_size",
     "multi_scale_sizes",
     "oks_nms",
