@@ -14,9 +14,14 @@ from ignite_imgtools.handlers.evaluation import attach_evaluation_summary, evalu
 from ignite_imgtools.handlers.evaluation_analysis import attach_evaluation_analysis
 from ignite_imgtools.handlers.evaluation_files import attach_evaluation_files
 from ignite_imgtools.handlers.image_panels import ImagePanels, WorstImagePanels
+from ignite_imgtools.handlers.landmark_analysis import attach_landmark_analysis
+from ignite_imgtools.handlers.landmark_drawing import draw_landmarks
+from ignite_imgtools.handlers.landmark_panels import LandmarkPanels
 from ignite_imgtools.handlers.mask_drawing import cut_out, mask_overlay, palette_image
 from ignite_imgtools.handlers.metric_logger import MetricLogger
 from ignite_imgtools.handlers.non_finite import NonFiniteWatch
+from ignite_imgtools.handlers.pose_drawing import draw_skeletons, heatmap_overlay
+from ignite_imgtools.handlers.pose_panels import PosePanels
 from ignite_imgtools.handlers.pr_curve import attach_pr_curve
 from ignite_imgtools.handlers.run_folder import RunFolderError, close_run_folder, open_run_folder
 from ignite_imgtools.handlers.saliency_analysis import attach_saliency_analysis
@@ -32,8 +37,10 @@ __all__ = [
     "ClassPanels",
     "DensePanels",
     "ImagePanels",
+    "LandmarkPanels",
     "MetricLogger",
     "NonFiniteWatch",
+    "PosePanels",
     "RunFolderError",
     "SignalHandlers",
     "TensorBoardWriter",
@@ -45,6 +52,7 @@ __all__ = [
     "attach_evaluation_analysis",
     "attach_evaluation_files",
     "attach_evaluation_summary",
+    "attach_landmark_analysis",
     "attach_mask_panels",
     "attach_pr_curve",
     "attach_saliency_analysis",
@@ -55,7 +63,10 @@ __all__ = [
     "close_run_folder",
     "cut_out",
     "draw_boxes",
+    "draw_skeletons",
+    "draw_landmarks",
     "evaluate_on_epoch",
+    "heatmap_overlay",
     "load_checkpoint",
     "load_model",
     "mask_overlay",

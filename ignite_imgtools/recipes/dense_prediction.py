@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ignite_imgtools.data import read_image
 from ignite_imgtools.handlers import cut_out, mask_overlay, palette_image
 from ignite_imgtools.handlers.drawing import image_to_array
 from ignite_imgtools.handlers.mask_drawing import background_label, legend_picture
-from ignite_imgtools.recipes.detection_prediction import find_images
+from ignite_imgtools.recipes.prediction_files import PredictionEntries, named_images
 
 __all__ = ["predict_maps", "predict_masks"]
 
@@ -41,8 +38,8 @@ def predict_masks(predict: Predict, paths: Sequence[Path], output_dir: Path, cla
         DataError: an image cannot be read; what was predicted before is kept.
     """
     background = background_label(class_names)
-    with _Entries(output_dir, "masks", "overlays") as entries:
-        for path, name, image in _images(paths):
+    with PredictionEntries(output_dir, "masks", "overlays") as entries:
+        for path, name, image in named_images(paths):
             labels = predict(image)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
             pixels = image_to_array(image)
             palette_image(labels, background).save(output_dir / "masks" / name)
@@ -69,37 +66,10 @@ def predict_maps(predict: Predict, paths: Sequence[Path], output_dir: Path) -> N
     Raises:
         DataError: an image cannot be read; what was predicted before is kept.
     """
-    with _Entries(output_dir, "maps", "cutouts") as entries:
-        for path, name, image in _images(paths):
+    with PredictionEntries(output_dir, "maps", "cutouts") as entries:
+        for path, name, image in named_images(paths):
             saliency = predict(image)[0, 0].sigmoid().mul(255).round().to(torch.uint8).cpu().numpy()
             Image.fromarray(saliency).save(output_dir / "maps" / name)
             cut_out(image_to_array(image), saliency).save(output_dir / "cutouts" / name)
             entries.add(path, image, {"map": f"maps/{name}", "cutout": f"cutouts/{name}"})
             _logger.info("%s: written to %s", path, output_dir / "maps" / name)
-
-
-def _images(paths: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
-    """Each image with the name of what is written about it."""
-    seen: dict[str, int] = {}
-    for path in find_images(paths):
-        number = seen[path.stem] = seen.get(path.stem, 0) + 1
-        yield path, f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png", read_image(path)
-
-
-class _Entries:
-    """Makes the folders, and writes ``predictions.json`` however the work ends."""
-
-    def __init__(self, output_dir: Path, *folders: str):
-        self._output_dir, self._folders = output_dir, folders
-        self._entries: list[dict[str, Any]] = []
-
-    def __enter__(self) -> _Entries:
-        for folder in self._folders:
-            (self._output_dir / folder).mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        (self._output_dir / "predictions.json").write_text(json.dumps(self._entries, indent=1) + "\n")
-
-    def add(self, path: Path, image: Tensor, outcome: dict[str, Any]) -> None:
-        self._entries.append({"file": str(path), "width": image.shape[2], "height": image.shape[1], **outcome})
