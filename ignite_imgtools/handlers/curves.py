@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 _KNOWN = ("AP", "AP50", "AP75")
 # Errors, of which the smallest is marked.
-_ERRORS = ("MAE", "NME")
+_ERRORS = ("MAE", "NME", "failure_rate")
 _MAX_LINES = 12
 
 
