@@ -86,6 +86,13 @@ class _PredictWithScores(_Predict):
 
 
 @dataclasses.dataclass(frozen=True)
+class _PredictWithBoxes(_Predict):
+    boxes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to look: a csv of image names with x1, y1, x2, y2, or the predictions.json of a detector. By default the
+    whole image."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Check:
     format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -257,9 +264,11 @@ def _predict(args: list[str]) -> int:
 
 
 def _predict_arguments(recipe: Any) -> type:
+    parameters = inspect.signature(recipe.predict).parameters
     # A mask has a class for every pixel, and no score that something could be below.
-    has_scores = "score_threshold" in inspect.signature(recipe.predict).parameters
-    return _PredictWithScores if has_scores else _Predict
+    if "score_threshold" in parameters:
+        return _PredictWithScores
+    return _PredictWithBoxes if "boxes" in parameters else _Predict
 
 
 def _check(args: list[str]) -> int:
