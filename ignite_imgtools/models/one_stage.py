@@ -105,6 +105,8 @@ def fcos(
     Raises:
         ValueError: an argument is out of range, or the weights do not fit.
     """
+    if fpn_channels % 32:  # of the group normalisation in torchvision's heads
+        raise ValueError(f"fpn_channels must be a multiple of 32 with FCOS, got {fpn_channels}")
     body = _pyramid(num_classes, backbone, weights, trainable_layers, norm, fpn_channels, strides)
     if len(anchor_sizes) != len(strides) + 2:
         raise ValueError(f"anchor_sizes must be {len(strides) + 2} numbers, one for each level, got {anchor_sizes}")
