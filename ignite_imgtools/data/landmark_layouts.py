@@ -97,9 +97,7 @@ def check_landmarks(find: Callable[[Path], LandmarkLayout], folder: Path) -> lis
     return faults + read_landmarks(layout.val, None if table is None else table.points.shape[1])[1]
 
 
-def _split_images(
-    names: list[str], val_fraction: float, seed: int, part: LandmarkPart
-) -> tuple[list[int], list[int]]:
+def _split_images(names: list[str], val_fraction: float, seed: int, part: LandmarkPart) -> tuple[list[int], list[int]]:
     """Indices of the faces for training and for validation; the faces of an image stay together."""
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")

@@ -111,8 +111,8 @@ def _expression(random: Random) -> _Expression:
 
 
 def _mask(look: _Expression) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A face that looks straight ahead: x and y ``[98, 2]`` and the depth ``[98]`` of its points, and the outline of the
-    skull above it ``[V, 2]``; the face is 2 wide, y runs down, depth towards the viewer."""
+    """A face that looks straight ahead: x and y ``[98, 2]`` and the depth ``[98]`` of its points, and the outline of
+    the head ``[V, 2]``; the face is 2 wide, y runs down, depth towards the viewer."""
     angles = np.pi * np.arange(33) / 32
     sines = np.sin(angles)
     outline = np.stack((-np.cos(angles) * (1 - look.jaw * sines**3), -0.12 + look.chin * sines), axis=1)

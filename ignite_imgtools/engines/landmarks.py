@@ -1,8 +1,8 @@
 """Steps and engines of landmarks: the coordinates of a face's points, asked of a network that answers with numbers.
 
-A model takes crops ``[B, 3, H, W]``, normalised, and returns points ``[B, K, 2]``: x and y as shares of the crop's width
-and height, counted from its edges. Losses are in pixels of the crop, numbers of an evaluation in those of the image
-that it was cut out of.
+A model takes crops ``[B, 3, H, W]``, normalised, and returns points ``[B, K, 2]``: x and y as shares of the crop's
+width and height, counted from its edges. Losses are in pixels of the crop, numbers of an evaluation in those of the
+image that it was cut out of.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def create_landmark_predictor(
     The other arguments are those of :func:`landmark_evaluation_step`.
 
     Returns:
-        From crops, uint8 or float32 in 0..1 ``[B, 3, H, W]``, to points in pixels of the crops, float32 ``[B, K, 2]`` on
-        the device. Nothing waits for the device; :func:`crop_to_image` says where they are in images.
+        From crops, uint8 or float32 in 0..1 ``[B, 3, H, W]``, to points in pixels of the crops, float32 ``[B, K, 2]``
+        on the device. Nothing waits for the device; :func:`crop_to_image` says where they are in images.
 
     Raises:
         ValueError: ``flip_permutation`` does not exchange points in pairs.
@@ -183,8 +183,8 @@ def landmark_evaluation_step(
 ) -> Callable[[Engine, Any], dict[str, Any]]:
     """An evaluation step ``step(engine, batch)`` for a model of points.
 
-    A batch is ``(images, targets)`` as ``data.collate_landmarks`` makes it: crops, uint8 or float32 ``[B, 3, H, W]``, and
-    ``{"points": [B, K, 2] in pixels of the crops, "image_points": the same in pixels of the images, "to_image":
+    A batch is ``(images, targets)`` as ``data.collate_landmarks`` makes it: crops, uint8 or float32 ``[B, 3, H, W]``,
+    and ``{"points": [B, K, 2] in pixels of the crops, "image_points": the same in pixels of the images, "to_image":
     [B, 2, 3] from crop to image, "boxes": [B, 4], "image_id": list}``. Crops go through the module inside the wrapper.
 
     Args:

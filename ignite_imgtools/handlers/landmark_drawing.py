@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -84,7 +85,7 @@ def _draw_face(draw: ImageDraw.ImageDraw, points: np.ndarray, true: np.ndarray |
     # Dots that a large face shows and a small one is not hidden by.
     radius = float(np.clip((high - low).max() / 110, 0.8, 6))
     for numbers in FACE_LINES.get(len(points), ()):
-        for one, other in zip(numbers[:-1], numbers[1:], strict=True):
+        for one, other in itertools.pairwise(numbers):
             if seen[one] and seen[other]:
                 draw.line([tuple(points[one]), tuple(points[other])], fill=color, width=max(1, round(radius / 2)))
     for number in np.flatnonzero(seen).tolist():

@@ -4,7 +4,7 @@ from ignite_imgtools.losses.classification import ClassificationLoss
 from ignite_imgtools.losses.deep_supervision import DeepSupervisionLoss
 from ignite_imgtools.losses.dice import dice_loss
 from ignite_imgtools.losses.heatmap import COCO_JOINT_WEIGHTS, HeatmapLoss
-from ignite_imgtools.losses.landmarks import LandmarkLoss, soft_wing, wing
+from ignite_imgtools.losses.landmarks import LandmarkLoss, LandmarkLossKind, soft_wing, wing
 from ignite_imgtools.losses.segmentation import SegmentationLoss, cross_entropy
 from ignite_imgtools.losses.yolo import YoloLoss
 
@@ -14,6 +14,7 @@ __all__ = [
     "DeepSupervisionLoss",
     "HeatmapLoss",
     "LandmarkLoss",
+    "LandmarkLossKind",
     "SegmentationLoss",
     "YoloLoss",
     "cross_entropy",

@@ -5,7 +5,7 @@ from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.coco.files import coco_eval
 from ignite_imgtools.metrics.coco_analysis import confusion_matrix, error_breakdown, per_class_table
 from ignite_imgtools.metrics.dice import DiceMetric
-from ignite_imgtools.metrics.landmarks import LandmarkMetric, face_length, normalised_errors
+from ignite_imgtools.metrics.landmarks import LandmarkMetric, Normaliser, face_length, normalised_errors
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
 from ignite_imgtools.metrics.saliency import SaliencyMetric, f_measure
 from ignite_imgtools.metrics.segmentation import SegmentationMetric, class_scores, pixel_confusion
@@ -19,6 +19,7 @@ __all__ = [
     "LandmarkMetric",
     "MeterBank",
     "MeterMeans",
+    "Normaliser",
     "SaliencyMetric",
     "SegmentationMetric",
     "SmoothedValue",

@@ -22,6 +22,8 @@ RECIPES: dict[str, str] = {
     "deeplab_v3": "segmentation: DeepLabV3 with ResNet or MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "lraspp": "segmentation: LR-ASPP with MobileNetV3, on VOC segmentation, DRIVE or folders of masks",
     "u2net": "salient objects: U2-Net, on DUTS, ECSSD, MSRA or other pairs of images and masks",
+    "deeppose": "landmarks of faces: DeepPose on any classifier of torchvision, on WFLW, 300W's .pts or a csv",
+    "hrnet": "keypoints of persons: HRNet's heat-maps, on COCO's person keypoints or others in its format",
     "classification": "classification: any classifier of torchvision, on folders of images, one for each class",
 }
 """Every recipe by its name, with what it is for. A literal table: listing the recipes imports none of them."""

@@ -89,7 +89,9 @@ class LandmarkTransform:
         # Half the diagonal, for the crop may be turned, and a pixel for the interpolation.
         reach = 0.5 * stride * (1 + self.pose.scale) * (width**2 + height**2) ** 0.5 + stride + 1
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        left, top = (int(min(max(place - reach, 0), side)) for place, side in ((x, image.shape[2]), (y, image.shape[1])))
+        left, top = (
+            int(min(max(place - reach, 0), side)) for place, side in ((x, image.shape[2]), (y, image.shape[1]))
+        )
         right, bottom = (
             int(min(max(place + reach + 1, 0), side)) for place, side in ((x, image.shape[2]), (y, image.shape[1]))
         )

@@ -1,0 +1,329 @@
+"""DeepPose: the points of faces, regressed by any classifier's network of torchvision with a linear head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from ignite.engine import Engine
+from torch import nn
+
+from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
+from ignite_imgtools.data import transforms
+from ignite_imgtools.data.subsets import unwrap_subset
+from ignite_imgtools.formats import register_resumable
+from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.landmark_prediction import predict_landmarks
+from ignite_imgtools.recipes.records import RecipeRecord
+
+__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+
+_NAME = "deeppose"
+_CURVES = ("NME", "failure_rate", "AUC")
+
+# What the tutorials train on WFLW.
+_FULL = {"model": "resnet50", "image_size": 256, "batch_size": 32, "epochs": 210, "lr": 5e-4, "eval_every": 5}
+# For the built-in set on a CPU, from random weights: a few minutes on two cores.
+_SMALL = {"model": "resnet18", "image_size": 64, "batch_size": 16, "epochs": 12, "lr": 1e-3, "eval_every": 1}
+
+_Int = tyro.conf.arg(metavar="N")
+_Float = tyro.conf.arg(metavar="X")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Train DeepPose on the points of faces: WFLW's lists, iBUG's .pts beside images (300W), or a csv of points.
+
+    What is shown as None is the tutorials' schedule for WFLW, 210 epochs of ResNet-50 at 256 pixels; for the built-in
+    faces on a CPU ResNet-18 at 64 pixels from random weights.
+    """
+
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Backbone: any classifier of torchvision by its name there: resnet50, mobilenet_v3_small, convnext_tiny, ..."""
+    image_size: Annotated[int | None, _Int] = None
+    """Faces are cut out as squares of this many pixels."""
+    padding: Annotated[float, _Float] = 1.25
+    """A face's box is enlarged by this factor before it is cut out."""
+    scale: Annotated[float, _Float] = 0.35
+    """In training the box is then made larger or smaller, at random by this share of it at most,"""
+    degrees: Annotated[float, _Float] = 45.0
+    """turned by this angle at most,"""
+    rotate_probability: Annotated[float, _Float] = 0.6
+    """of so many of the faces,"""
+    shift: Annotated[float, _Float] = 0.15
+    """moved by this share of its sides at most,"""
+    shift_probability: Annotated[float, _Float] = 0.3
+    """of so many of the faces,"""
+    hflip: Annotated[float | None, _Float] = None
+    """and mirrored with this probability. By default 0.5 where it is known which points change places: of 98 and 68."""
+    loss: losses.LandmarkLossKind = "wing"
+    """Loss of a coordinate, in pixels of the square."""
+    wing_width: Annotated[float, _Float] = 10.0
+    """Below this error in pixels --loss wing is logarithmic,"""
+    wing_curvature: Annotated[float, _Float] = 2.0
+    """and the steeper at 0 the smaller this number."""
+    mean: tuple[float, float, float] = engines.IMAGENET_MEAN
+    """Mean of red, green and blue in 0..1, subtracted from images."""
+    std: tuple[float, float, float] = engines.IMAGENET_STD
+    """Standard deviation of red, green and blue in 0..1, by which images are then divided."""
+    norm: Literal["batch", "sync"] = "batch"
+    """Normalise by the statistics of the images of a process, or of all processes (CUDA)."""
+    weight_decay: Annotated[float, _Float] = 0.0
+    """Weight decay of Adam, added to the gradient."""
+    lr_steps: tuple[int, ...] | None = None
+    """Epochs after which the learning rate is divided by ten. By default 170 and 200 of 210, and as early in others."""
+    warmup: Annotated[int | None, _Int] = None
+    """Optimizer steps of linear warm-up. By default those of 10 of 210 epochs, and as large a part of others."""
+    normaliser: metrics.Normaliser | None = None
+    """Length in a face by which errors are divided: from one outer corner of the eyes to the other, from pupil to
+    pupil, or the square root of the box's area. By default inter_ocular, and box where the eyes are not known."""
+    failure: Annotated[float, _Float] = 0.1
+    """A larger error is a failure; up to here the area under the cumulative error is taken."""
+    eval_every: Annotated[int | None, _Int] = None
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    eval_flip: bool = False
+    """In evaluation, average what the model says of a face and of its mirror image."""
+    eval_batched: bool = False
+    """Evaluate the faces of a batch together: several times faster on a GPU, but the last bits may depend on it."""
+    val_losses: bool = False
+    """Compute the loss on the validation set too."""
+    group_by: Literal["shape", "aspect", "none"] = "none"
+    """Make batches of images of the same or of similar shape. What is cut out of them has the same one anyway."""
+
+    def filled(self) -> Any:
+        """With every value that is ``None`` chosen, but those that depend on the data, after :meth:`check`."""
+        self.check()
+        small = self.data is None and self.device_type == "cpu"
+        chosen: dict[str, Any] = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / _NAME}
+        epochs = self.epochs or chosen["epochs"]
+        # A learning rate that falls before the end, wherever that is; at 210 epochs after 170 and 200.
+        chosen["lr_steps"] = tuple(sorted({max(epochs * 17 // 21, 1), max(epochs * 20 // 21, 1)}))
+        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+    def check(self) -> None:
+        super().check()
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"--image-size must be at least 1, got {self.image_size}")
+        if self.hflip is not None and not 0 <= self.hflip <= 1:
+            raise ConfigError(f"--hflip must be a probability from 0 to 1, got {self.hflip}")
+        if self.warmup is not None and self.warmup < 0:
+            raise ConfigError(f"--warmup must be 0 or more, got {self.warmup}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
+        if not self.failure > 0:
+            raise ConfigError(f"--failure must be above 0, got {self.failure}")
+        if min(self.std) <= 0:
+            raise ConfigError(f"--std must be positive numbers, got {' '.join(map(str, self.std))}")
+        if self.norm == "sync" and self.device_type == "cpu":
+            raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
+
+
+def train(config: Config) -> None:
+    """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
+    filled = config.filled()
+    distributed.launch(_train, filled, nproc_per_node=config.nproc_per_node, backend=config.backend)
+
+
+def evaluate(config: Config, checkpoint: Path) -> None:
+    """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
+    filled = config.filled()
+    distributed.launch(_evaluate, filled, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend)
+
+
+def predict(
+    checkpoint: Path, images: Sequence[Path], *, output_dir: Path, boxes: Path | None = None, device: str = "auto"
+) -> None:
+    """Draw the points that the model of ``checkpoint`` sees in the faces of ``images``, and write them as json and csv.
+
+    Args:
+        boxes: where faces are, see :func:`~ignite_imgtools.recipes.box_files.read_boxes`; by default an image is taken
+            for the box of one face.
+    """
+    handlers.show_messages()
+    record = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config)
+    config: Any = dataclasses.replace(record.config, device=device)
+    num_points = int(record.details["num_points"])
+    model = _load_model(config, checkpoint, num_points).to(config.torch_device(0))
+    predictor = engines.create_landmark_predictor(model, **_evaluation_options(config, num_points))
+    cut_out = transforms.landmark_eval(config.image_size, padding=config.padding)
+    predict_landmarks(predictor, cut_out, images, output_dir, boxes)
+
+
+def _train(local_rank: int, config: Any) -> None:
+    handlers.show_messages()
+    device = config.torch_device(local_rank)
+    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
+    distributed.seed_all(config.seed)
+
+    train_set, val_set = _create_data(config)
+    num_points = _faces(val_set).num_points
+    with refused_arguments():
+        train_loader = data.create_loader(
+            train_set,
+            config.batch_size,
+            shuffle=True,
+            group_by=None if config.group_by == "none" else config.group_by,
+            seed=config.seed,
+            num_workers=config.num_workers,
+            on_bad_sample=config.on_bad_sample,
+            collate_fn=data.collate_landmarks,
+        )
+        loss_fn = _create_loss(config)
+
+    module = create_model(config, num_points).to(device)
+    ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
+    model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
+    optimizer = torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
+    warmup = config.epochs * steps // 21 if config.warmup is None else min(config.warmup, config.epochs * steps)
+    with refused_arguments():
+        scheduler = handlers.warmup_multistep(
+            optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=warmup, start_factor=0.01
+        )
+    update = engines.GradientUpdate(
+        optimizer,
+        amp_dtype=config.amp_dtype,
+        accumulate=config.accumulate,
+        clip_norm=config.clip_norm,
+        ema=ema,
+        scheduler=scheduler,
+    )
+
+    trainer = engines.create_landmark_trainer(
+        model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
+    )
+    evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
+    register_resumable(trainer, "recipe", RecipeRecord(_NAME, config, [], {"num_points": num_points}))
+    handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
+    handlers.evaluate_on_epoch(trainer, evaluator, _create_val_loader(config, val_set), every=config.eval_every)
+    checkpoints = handlers.attach_checkpoints(
+        trainer,
+        evaluator,
+        {"model": model, "optimizer": optimizer},
+        folder,
+        best="NME",
+        best_mode="min",
+        every=config.checkpoint_every,
+        resume=config.resume,
+        background=True,
+    )
+    handlers.attach_signals(trainer, checkpoints)
+    handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
+    handlers.attach_curves(folder, trainer, metrics=_CURVES)
+
+    if config.max_iterations is None:
+        trainer.run(train_loader, max_epochs=config.epochs)
+    else:
+        trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
+
+
+def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
+    handlers.show_messages()
+    _, val_set = _create_data(config)
+    num_points = _faces(val_set).num_points
+    known = int(RecipeRecord.from_checkpoint(checkpoint, _NAME, Config).details["num_points"])
+    if num_points != known:
+        raise ConfigError(f"{checkpoint}: knows {known} points of a face, the data set has {num_points}; give others")
+    model = _load_model(config, checkpoint, num_points).to(config.torch_device(local_rank))
+    evaluator = _create_evaluator(config, model, val_set, config.output_dir)
+    handlers.attach_evaluation_summary(evaluator)
+    evaluator.run(_create_val_loader(config, val_set))
+
+
+@refused_arguments()
+def create_model(config: Any, num_points: int) -> nn.Module:
+    """The model of a configuration without ``None``."""
+    return models.deep_pose(num_points, config.model, weights=config.weights, image_size=config.image_size)
+
+
+def _load_model(config: Any, checkpoint: Path, num_points: int) -> nn.Module:
+    model = create_model(dataclasses.replace(config, weights="none"), num_points)
+    handlers.load_model(checkpoint, model)
+    return model
+
+
+@refused_arguments()
+def _create_data(config: Any) -> tuple[Any, Any]:
+    train_set, val_set = data.open_landmark_data(
+        config.data or built_in_data(config.output_dir / "data", "pts"),
+        config.data_format,
+        val_transforms=transforms.landmark_eval(config.image_size, padding=config.padding),
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        on_bad_sample=config.on_bad_sample,
+    )
+    # How faces are mirrored depends on the number of their points.
+    faces = _faces(train_set)
+    if config.hflip and faces.flip_permutation is None:
+        raise ConfigError(f"--hflip: it is not known which of {faces.num_points} points change places; give 0")
+    faces.transforms = transforms.landmark_train(
+        config.image_size,
+        flip_permutation=faces.flip_permutation,
+        flip_probability=0.5 if config.hflip is None else config.hflip,
+        padding=config.padding,
+        scale=config.scale,
+        degrees=config.degrees,
+        rotate_probability=config.rotate_probability,
+        shift=config.shift,
+        shift_probability=config.shift_probability,
+    )
+    return train_set, val_set
+
+
+def _faces(dataset: Any) -> Any:
+    """The faces of a data set or of a part of one."""
+    return unwrap_subset(dataset)[0]
+
+
+def _create_loss(config: Any) -> nn.Module:
+    return losses.LandmarkLoss(config.loss, width=config.wing_width, curvature=config.wing_curvature)
+
+
+def _create_val_loader(config: Any, val_set: Any) -> Any:
+    return data.create_loader(
+        val_set,
+        config.batch_size,
+        num_workers=config.num_workers,
+        on_bad_sample=config.on_bad_sample,
+        collate_fn=data.collate_landmarks,
+    )
+
+
+def _evaluation_options(config: Any, num_points: int) -> dict[str, Any]:
+    permutation = data.FACE_FLIPS.get(num_points)
+    if config.eval_flip and permutation is None:
+        raise ConfigError(f"--eval-flip: it is not known which of {num_points} points change places; leave it out")
+    return {
+        "flip_permutation": permutation if config.eval_flip else None,
+        "mean": config.mean,
+        "std": config.std,
+        "amp_dtype": config.amp_dtype,
+    }
+
+
+def _create_evaluator(
+    config: Any, model: nn.Module, val_set: Any, folder: Path, trainer: Engine | None = None, ema: Any = None
+) -> Engine:
+    faces = _faces(val_set)
+    known = faces.flip_permutation is not None
+    normaliser = config.normaliser or ("inter_ocular" if known else "box")
+    if normaliser != "box" and not known:
+        raise ConfigError(f"--normaliser {normaliser}: it is not known where the eyes of {faces.num_points} points are")
+    metric = metrics.LandmarkMetric(normaliser, limit=config.failure)
+    evaluator = engines.create_landmark_evaluator(
+        model,
+        {"landmarks": metric},
+        ema=ema,
+        loss_fn=_create_loss(config) if config.val_losses else None,
+        batched=config.eval_batched,
+        **_evaluation_options(config, faces.num_points),
+    )
+    handlers.LandmarkPanels(folder, normaliser).attach(evaluator)
+    handlers.attach_landmark_analysis(folder, evaluator, metric, file_names=faces.file_names)
+    handlers.attach_evaluation_files(folder, trainer, evaluator)
+    return evaluator
