@@ -93,6 +93,14 @@ class _PredictWithBoxes(_Predict):
 
 
 @dataclasses.dataclass(frozen=True)
+class _PredictInBoxes(_PredictWithScores):
+    detections: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where persons are: the predictions.json of a detector, or COCO results for images named by their ids."""
+    boxes: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X1 Y1 X2 Y2...")] = ()
+    """Where they are in every image, in pixels. With neither there is one person, as large as the image."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Check:
     format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
