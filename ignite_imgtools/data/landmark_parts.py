@@ -156,7 +156,8 @@ def read_landmarks(part: LandmarkPart, num_points: int | None = None) -> tuple[L
         kept.append(face)
         kept_sizes.append(size)
     if not kept:
-        faults.append(Fault(str(part), "", "faces", "at least one that can be used", "none", fatal=True))
+        advice = f"the first of {len(faults)} faults is {faults[0]}" if faults else "correct the path"
+        faults.append(Fault(str(part), "", "faces", "at least one that can be used", "none", advice, fatal=True))
         return None, faults
     return _to_table(part.images_dir, kept, kept_sizes), faults
 
