@@ -14,9 +14,7 @@ from tests.data.landmark_folders import face, write_csv, write_pts, write_wflw
 
 def _told(data_format: str, folder: Path) -> list[str]:
     """Faults up to their advice, with files relative to the folder."""
-    return [
-        str(fault).replace(f"{folder}{os.sep}", "").split("; ")[0] for fault in check_dataset(data_format, folder)
-    ]
+    return [str(fault).replace(f"{folder}{os.sep}", "").split("; ")[0] for fault in check_dataset(data_format, folder)]
 
 
 def test_csv_all_at_once(tmp_path: Path) -> None:
