@@ -33,6 +33,7 @@ Attributes of ``evaluator.state``, filled at ``EPOCH_COMPLETED`` and read at ``C
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -53,14 +54,37 @@ __all__ = [
     "check_detection_batch",
     "image_ids",
     "images_to_device",
+    "one_line",
     "register_resumable",
     "resumables",
     "targets_to_device",
 ]
 
 
+# Control characters, which terminals obey; line and paragraph separators; those that turn the direction of what
+# follows; halves of characters, which no UTF-8 stream takes (and as which Python shows undecodable bytes of a name).
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that no name has to have, and that do harm where it is shown."""
+
+
+def one_line(text: str) -> str:
+    """``text`` as it may be printed or logged wherever it came from: breaks of lines become blanks, other characters
+    that are not to be shown become their escapes.
+
+    >>> one_line("a\\nb\\x1b[31m.jpg")
+    'a b\\\\x1b[31m.jpg'
+    """
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), " ".join(text.splitlines()))
+
+
 class DataError(ValueError):
-    """Bad data or annotations: one line that names the file, the annotation, what was expected and what came."""
+    """Bad data or annotations: one line that names the file, the annotation, what was expected and what came.
+
+    ``str()`` of it is :func:`one_line`, whatever names of files and classes are in the message.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class NonFiniteError(RuntimeError):

@@ -5,6 +5,7 @@ Images are not decoded. Masks of segmentation and saliency are: what they say sh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
 from .detection_table import DetectionTable
 from .faults import Fault, fault_of_error
+from .image_faults import images_decoded
 from .landmark_layouts import LANDMARK_FORMATS, check_landmarks
 from .layouts import CocoPart, Part, VocPart, YoloPart, find_layout
 from .masks import IGNORED
@@ -30,7 +32,7 @@ from .yolo_file import read_yolo
 __all__ = ["FORMATS", "Fault", "anchor_report", "check_dataset", "format_report"]
 
 
-def check_dataset(data_format: str, folder: str | os.PathLike[str]) -> list[Fault]:
+def check_dataset(data_format: str, folder: str | os.PathLike[str], *, decode: bool = False) -> list[Fault]:
     """Find everything that is wrong with a data set, without decoding an image; masks have to be decoded.
 
     Args:
@@ -38,6 +40,8 @@ def check_dataset(data_format: str, folder: str | os.PathLike[str]) -> list[Faul
         folder: see :func:`ignite_imgtools.data.layouts.find_layout`,
             :func:`ignite_imgtools.data.open_segmentation_data`, :func:`ignite_imgtools.data.open_saliency_data` and
             :func:`ignite_imgtools.data.open_landmark_data`.
+        decode: decode every image too, in this process: that finds damage in the middle of a file, of which training
+            would refuse or skip what the decoders refuse, and take as it comes what they make of the rest.
 
     Returns:
         All faults, by part and file; none if the data set can be used as it is.
@@ -48,7 +52,8 @@ def check_dataset(data_format: str, folder: str | os.PathLike[str]) -> list[Faul
     """
     if data_format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {data_format!r}")
-    return FORMATS[data_format](Path(folder))
+    with images_decoded() if decode else contextlib.nullcontext():
+        return FORMATS[data_format](Path(folder))
 
 
 def format_report(faults: list[Fault]) -> str:
@@ -110,7 +115,7 @@ def _check_dense(find: Callable[[Path], DenseLayout], folder: Path) -> list[Faul
         parts = layout.with_classes().parts()
     except DataError as error:
         # What is wrong with a single file is told below.
-        if str(error).startswith(f"{layout.train.masks_folder}: "):
+        if str(error.args[0]).startswith(f"{layout.train.masks_folder}: "):
             faults.append(fault_of_error(error, layout.train.masks_folder))
         # Whether the files can be read is still worth knowing: every number is taken for a class.
         counted, names = False, tuple(map(str, range(IGNORED)))

@@ -15,9 +15,9 @@ from torchvision import tv_tensors
 
 from ignite_imgtools.formats import DataError
 
-from .faults import Fault, OnBadSample, settle_faults
-from .image_faults import examine_image
-from .images import IMAGE_SUFFIXES, read_image
+from .faults import CLASS_NAME, Fault, OnBadSample, fault_of_error, is_class_name, settle_faults, shown
+from .image_faults import examine_image, linked_folders
+from .images import IMAGE_SUFFIXES, read_image, resolve_inside
 from .pairs import PairTable
 from .ragged import pack_bytes
 
@@ -66,8 +66,13 @@ class ClassFoldersPart:
                 faults.append(Fault(str(self.root / name), "", "class", f"one of {known}", name, advice))
         good, sizes, labels = [], [], []
         for label, class_name in enumerate(self.class_names):
-            names = _image_names(self.root, class_name)
-            if not names and complete:
+            if not is_class_name(class_name):
+                came, advice = shown(class_name), "rename the folder"
+                faults.append(Fault(str(self.root), "", "class", CLASS_NAME, came, advice, fatal=True))
+                continue
+            names, faults_of_class = _image_names(self.root, class_name)
+            faults += faults_of_class
+            if not names and complete and not faults_of_class:
                 advice = "add some, or remove the folder"
                 faults.append(Fault(str(self.root / class_name), "", "images", "at least one", "none", advice))
             for name in names:
@@ -186,10 +191,15 @@ def class_folder_names(root: Path) -> list[str]:
         raise DataError(f"{root}: expected a folder with a folder for each class, {reason}; correct the path") from None
 
 
-def _image_names(root: Path, class_name: str) -> list[str]:
-    """Names of the images of a class, relative to ``root``, sorted."""
-    found = []
-    for folder, folders, files in os.walk(root / class_name):
+def _image_names(root: Path, class_name: str) -> tuple[list[str], list[Fault]]:
+    """Names of the images of a class, relative to ``root``, sorted; and links to folders, which are not followed."""
+    try:
+        top = resolve_inside(root, class_name)
+    except DataError as error:
+        return [], [fault_of_error(error, root / class_name)]
+    found, faults = [], []
+    for folder, folders, files in os.walk(top):
+        faults += linked_folders(folder, folders)
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(folder, root)
         # Plain strings: a path for each of a million names takes seconds.
@@ -198,4 +208,4 @@ def _image_names(root: Path, class_name: str) -> list[str]:
             for name in files
             if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
         ]
-    return sorted(found)
+    return sorted(found), faults

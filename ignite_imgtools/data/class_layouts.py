@@ -158,8 +158,11 @@ def _part(root: Path, names: tuple[str, ...]) -> Path | None:
 
 def _holds_images(folder: Path) -> bool:
     """Whether a file in ``folder`` is an image by its suffix."""
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file() for entry in entries)
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file() for entry in entries)
+    except OSError:
+        return False
 
 
 CLASSIFICATION_FORMATS: Mapping[str, Callable[[Path], ClassLayout]] = {"class_folders": _find_class_folders}

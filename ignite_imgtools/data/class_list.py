@@ -11,9 +11,11 @@ import numpy as np
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import DataError
 
-from .images import IMAGE_SUFFIXES
+from .faults import CLASS_NAME, is_class_name, shown
+from .images import IMAGE_SUFFIXES, resolve_inside
 from .masks import IGNORED, read_mask
 from .pairs import Column, list_files
+from .regular_files import read_regular_file
 
 __all__ = ["checked_class_names", "count_classes", "find_class_names"]
 
@@ -40,7 +42,7 @@ def find_class_names(*folders: Path) -> tuple[str, ...] | None:
         if not path.is_file():
             continue
         try:
-            lines = path.read_bytes().decode("utf-8-sig").splitlines()
+            lines = read_regular_file(path).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: expected UTF-8 text, {error}; write it anew") from error
         # Lines that are empty count, unless they are the last ones: they are somebody's class without a name.
@@ -64,6 +66,8 @@ def checked_class_names(names: Sequence[str]) -> tuple[str, ...]:
     for number, name in enumerate(names):
         if not name or name in names[:number]:
             raise ValueError(f"class_names must be different and not empty, got {name!r} for class {number}")
+        if not is_class_name(name):
+            raise ValueError(f"class_names: expected {CLASS_NAME}, got {shown(name)} for class {number}")
     return tuple(names)
 
 
@@ -88,7 +92,7 @@ def count_classes(folders: Iterable[Path], ignored: Collection[int] = ()) -> tup
             raise DataError(str(faults[0]))
         for name in names.values():
             try:
-                values = read_mask(folder / name).numpy()
+                values = read_mask(resolve_inside(folder, name)).numpy()
             except DataError as error:
                 first_error = first_error or error
                 continue

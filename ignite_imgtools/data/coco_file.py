@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ignite_imgtools.formats import one_line
+
 from .coco_objects import ObjectColumns, as_int, came_of
 from .detection_table import Category, DetectionTable
-from .faults import Fault, shown
+from .faults import CLASS_NAME, Fault, is_class_name, shown
 from .image_faults import examine_image
 from .ragged import pack_bytes, starts_of
 
@@ -115,8 +117,8 @@ class _CocoReader:
             id_, name = as_int(row.get("id")), row.get("name")
             if id_ is None:
                 self._fault(where, "id", "an integer", came_of(row, "id"))
-            elif not isinstance(name, str) or not name:
-                self._fault(f"category {id_}", "name", "a name", came_of(row, "name"))
+            elif not is_class_name(name):
+                self._fault(f"category {id_}", "name", CLASS_NAME, came_of(row, "name"))
             elif id_ in categories:
                 self._fault(f"category {id_}", "id", "one category of this id", f"another one, {shown(name)}")
             elif any(name == other.name for other in categories.values()):
@@ -212,7 +214,7 @@ def _garbage_kept() -> Iterator[None]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else ()
+    return tuple(one_line(str(text)) for text in value) if isinstance(value, list) else ()
 
 
 def _pairs(value: Any) -> tuple[tuple[int, int], ...]:

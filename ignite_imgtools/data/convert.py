@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ignite_imgtools.formats import DataError
+from ignite_imgtools.formats import UNPRINTABLE, DataError
 
 from .detection_table import DetectionTable, clipped_corners
 from .faults import OnBadSample
@@ -213,6 +213,8 @@ class _Writer:
         """Path of an image within the part it belongs to."""
         name = PurePosixPath(dataset.table.name(index))
         # YOLO's names begin with images/PART, or with PART/images.
+        if UNPRINTABLE.search(str(name)):
+            raise DataError(f"{dataset.image_path(index)}: its name has characters that lists cannot hold; rename it")
         parts = [part for place, part in enumerate(name.parts[:-1]) if place > 1 or part not in _FOLDERS]
         return "/".join([*parts, name.name])
 

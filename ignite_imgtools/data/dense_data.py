@@ -70,7 +70,7 @@ class DensePart:
                 target = self.target(table, index)
             except DataError as error:
                 masks = [table.path(index, column) for column in range(1, len(table.folders))]
-                path = next((path for path in masks if str(error).startswith(f"{path}: ")), masks[0])
+                path = next((path for path in masks if str(error.args[0]).startswith(f"{path}: ")), masks[0])
                 faults.append(fault_of_error(error, path))
             else:
                 # Sorting them, as unique does, takes a hundred times as long.

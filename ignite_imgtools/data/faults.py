@@ -9,15 +9,29 @@ from os import PathLike
 from typing import Any, Literal
 
 from ignite_imgtools.distributed import is_main_process
-from ignite_imgtools.formats import DataError
+from ignite_imgtools.formats import UNPRINTABLE, DataError, one_line
 
-__all__ = ["REACH", "Fault", "OnBadSample", "fault_of_error", "settle_faults", "shown"]
+__all__ = [
+    "CLASS_NAME",
+    "REACH",
+    "Fault",
+    "OnBadSample",
+    "fault_of_error",
+    "is_class_name",
+    "settle_faults",
+    "shown",
+]
 
 OnBadSample = Literal["raise", "skip"]
 """``"raise"``: bad images and annotations are refused; ``"skip"``: they are left out, with a count."""
 
 REACH = 10.0
 """How far coordinates may lie from the image, in lengths of its longer side, before they are taken for a mistake."""
+
+_LONGEST_CLASS_NAME = 256
+
+CLASS_NAME = f"a name of 1 to {_LONGEST_CLASS_NAME} printable characters"
+"""What is expected of the name of a class: it goes into logs, tables, pictures, and tags of TensorBoard."""
 
 _logger = logging.getLogger(__name__)
 
@@ -47,13 +61,19 @@ class Fault:
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.file, self.where, self.what) if part)
         expectation = f": expected {self.expected}, got {self.came}" if self.expected else ""
-        # File names may hold line breaks; a fault is one line.
-        return " ".join(f"{place}{expectation}; {self.advice}".splitlines())
+        # File names may hold line breaks and what terminals obey.
+        return one_line(f"{place}{expectation}; {self.advice}")
+
+
+def is_class_name(name: Any) -> bool:
+    """Whether ``name`` is what :data:`CLASS_NAME` says."""
+    return isinstance(name, str) and 0 < len(name) <= _LONGEST_CLASS_NAME and not UNPRINTABLE.search(name)
 
 
 def fault_of_error(error: DataError, file: str | PathLike[str], where: str = "", what: str = "") -> Fault:
     """The fault that a :class:`DataError` about one file tells of; its advice follows the last semicolon."""
-    message = str(error).removeprefix(f"{file}: ")
+    # As it was raised: str() has other characters in place of some that a file's name may hold.
+    message = str(error.args[0]).removeprefix(f"{file}: ")
     text, separator, advice = message.rpartition("; ")
     if not separator:
         text, advice = message, "correct it"
@@ -93,6 +113,6 @@ def settle_faults(faults: Sequence[Fault], on_bad_sample: OnBadSample, data_form
             if faults[1:]
             else ""
         )
-        raise DataError(f"{faults[0]}, or leave it out with on_bad_sample='skip'{more}")
+        raise DataError(f"{faults[0]}, or leave it out with --on-bad-sample skip, in Python on_bad_sample='skip'{more}")
     if is_main_process():
         _logger.warning("left out %d bad samples or annotations, the first: %s", len(faults), faults[0])

@@ -1,9 +1,12 @@
-"""What is wrong with an image file, found without decoding it."""
+"""What is wrong with an image file, found without decoding it, or where that is asked for, by decoding it."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +16,9 @@ from PIL import Image
 from ignite_imgtools.formats import DataError
 
 from .faults import Fault, fault_of_error
-from .images import MAX_PIXELS, image_size, resolve_inside
+from .images import MAX_PIXELS, image_size, read_image, resolve_inside
 
-__all__ = ["examine_image"]
+__all__ = ["examine_image", "images_decoded", "linked_folders"]
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
@@ -23,9 +26,28 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*")
 # Tags of TIFF 6.0: where strips or tiles of pixels start in the file, and how long they are.
 _TIFF_PIECES = ((273, 279), (324, 325))
 
+_decoding: ContextVar[bool] = ContextVar("decoding", default=False)
+
+
+@contextmanager
+def images_decoded() -> Iterator[None]:
+    """Within it :func:`examine_image` decodes too. That finds damage in the middle of a file, which costs a hundred
+    times as much: nothing but decoding shows it."""
+    token = _decoding.set(True)
+    try:
+        yield
+    finally:
+        _decoding.reset(token)
+
 
 def examine_image(
-    folder: str | os.PathLike[str], name: str, noted_size: tuple[int, int] | None, file: str, where: str
+    folder: str | os.PathLike[str],
+    name: str,
+    noted_size: tuple[int, int] | None,
+    file: str,
+    where: str,
+    *,
+    is_mask: bool = False,
 ) -> tuple[tuple[int, int] | None, Fault | None]:
     """Look at an image file as far as that is cheap: a page at its start, a page at its end.
 
@@ -35,6 +57,7 @@ def examine_image(
         noted_size: ``(height, width)`` as annotations have it, or ``None`` where they have none.
         file: the file of annotations, for the fault.
         where: the place in that file, for the fault; empty if the file was found and not named.
+        is_mask: its pixels are no colours, and decoded elsewhere.
 
     Returns:
         ``(height, width)`` of the image, or ``None`` where it has none, and the fault, if there is one.
@@ -59,7 +82,37 @@ def examine_image(
         return size, Fault(file, where, "image size", noted, came, "correct the size and its boxes, or the image")
     if not _is_complete(path):
         return size, Fault(str(path), "", "the image breaks off before its end", advice="restore the file")
-    return size, None
+    return size, _fault_of_decoding(path) if _decoding.get() and not is_mask else None
+
+
+def linked_folders(parent: str, names: Sequence[str]) -> list[Fault]:
+    """A fault for each of the folders ``names`` in ``parent`` that is a link: what is in there would go unseen."""
+    paths = (os.path.join(parent, name) for name in names if not name.startswith("."))  # noqa: PTH118
+    return [
+        Fault(path, "", "folder", "one that is no link", "a link, which is not followed", "copy the folder")
+        for path in paths
+        if os.path.islink(path)  # noqa: PTH114
+    ]
+
+
+def _fault_of_decoding(path: Path) -> Fault | None:
+    # libjpeg goes on after damage with what it makes of the rest, and says so on the standard error of the process.
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            read_image(path)
+        except DataError as error:
+            return fault_of_error(error, path)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        said = file.read().decode(errors="replace").strip().splitlines()
+    if not said:
+        return None
+    advice = "look whether it is as it should be, and restore the file"
+    return Fault(str(path), "", f"the decoder found damage: {said[0]}", advice=advice)
 
 
 def _is_complete(path: Path) -> bool:

@@ -33,6 +33,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".g
 
 # Formats read by Pillow. The list is closed because some of its readers start other programs (EPS: Ghostscript).
 _PILLOW_FORMATS = ("BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
+_LONGEST_NAME = 1024  # of a path in annotations, in characters
 _ORIENTATION = 0x0112  # tag of TIFF 6.0, used by EXIF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _RGB = torchvision.io.ImageReadMode.RGB.value
@@ -143,8 +144,11 @@ def resolve_inside(root: str | os.PathLike[str], name: str) -> Path:
     The file need not exist. ``root`` itself may be reached through links.
 
     Raises:
-        DataError: ``name`` is empty or absolute, goes up by ``..``, or follows a link that leads out of ``root``.
+        DataError: ``name`` is empty, absolute or longer than 1,024 characters, goes up by ``..``, or follows a link
+            that leads out of ``root``.
     """
+    if len(name) > _LONGEST_NAME:
+        raise DataError(f"file name {name[:60]!r}... has {len(name):,} characters; correct the annotation")
     path = Path(name)
     if not name or "\0" in name or path.is_absolute() or path.drive:
         raise DataError(f"file name {name!r}: expected a path relative to {root}; correct the annotation")

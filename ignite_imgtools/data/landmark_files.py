@@ -9,7 +9,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ignite_imgtools.formats import DataError
 
 from .faults import Fault, fault_of_error, shown
+from .regular_files import read_regular_file
 
 __all__ = ["WFLW_ATTRIBUTES", "FacePoints", "read_points_csv", "read_pts", "read_wflw_list"]
 
@@ -130,12 +131,16 @@ def read_points_csv(path: str | os.PathLike[str]) -> tuple[list[FacePoints], lis
     if not lines:
         return [], faults or [Fault(str(path), "", "header", "names of columns", "nothing", fatal=True)]
     (_, header), *rows = lines
-    count, odd = divmod(len(_fields(header)), 2)
+    try:
+        columns = _fields(header)
+    except DataError as error:
+        return [], [replace(fault_of_error(error, path, "line 1"), fatal=True)]
+    count, odd = divmod(len(columns), 2)
     if not odd or not count:
-        came = f"{len(_fields(header))} columns"
+        came = f"{len(columns)} columns"
         expected = "a name, and x and y of each point"
         return [], [*faults, Fault(str(path), "line 1", "header", expected, came, fatal=True)]
-    if any(_is_number(field) for field in _fields(header)[1:]):
+    if any(_is_number(field) for field in columns[1:]):
         advice = "put a line of names above the first face"
         came = shown(header)
         return [], [*faults, Fault(str(path), "line 1", "header", "names of columns", came, advice, fatal=True)]
@@ -173,7 +178,7 @@ def _wflw_face(line: str, where: str) -> FacePoints:
 def _read_lines(path: Path) -> tuple[list[tuple[int, str]], list[Fault]]:
     """Lines that are not empty, with their numbers from 1; unlike names of images, faces may come twice."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular_file(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return [], [Fault(str(path), "", "points", "UTF-8 text", reason, "correct the path or the file", fatal=True)]

@@ -15,7 +15,7 @@ from ignite_imgtools.formats import DataError
 
 from .faults import Fault, fault_of_error
 from .image_faults import examine_image
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, resolve_inside
 from .landmark_files import FacePoints, read_points_csv, read_pts, read_wflw_list
 from .pairs import PairTable
 from .ragged import pack_bytes
@@ -111,7 +111,7 @@ class PtsPart:
                 faults.append(Fault(str(path), "", "image", expected, came, "add the image, or leave one of them"))
                 continue
             try:
-                faces.append((FacePoints(found[0], read_pts(path, None), ""), path))
+                faces.append((FacePoints(found[0], read_pts(resolve_inside(self.images_dir, name), None), ""), path))
             except DataError as error:
                 faults.append(fault_of_error(error, path))
         return faces, faults

@@ -13,6 +13,7 @@ from .faults import Fault, shown
 from .image_faults import examine_image
 from .images import resolve_inside
 from .ragged import Ragged, pack_bytes
+from .regular_files import read_regular_file
 
 __all__ = ["Column", "PairRow", "PairTable", "examine_pairs", "list_files", "match_files", "read_lines"]
 
@@ -165,7 +166,7 @@ def _examine_row(columns: Sequence[Column], row: PairRow, source: Path) -> tuple
     faults, sizes = [], []
     for column, name in zip(columns, row.names, strict=True):
         file = str(source) if row.where else str(column.folder / name)
-        size, fault = examine_image(column.folder, name, None, file, row.where)
+        size, fault = examine_image(column.folder, name, None, file, row.where, is_mask=column is not columns[0])
         sizes.append(size)
         if fault is not None:
             faults.append(fault)
@@ -185,7 +186,7 @@ def read_lines(path: Path) -> tuple[list[tuple[int, str]], list[Fault]]:
         The lines, and faults: a line that comes twice, or no such text file, which is fatal.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular_file(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return [], [Fault(str(path), "", "list", "UTF-8 text", reason, "correct the path or the file", fatal=True)]

@@ -14,11 +14,12 @@ import numpy as np
 from ignite_imgtools.formats import DataError
 
 from .detection_table import BACKGROUND, Category, DetectionTable, boxes_xywh_to_clipped_xyxy
-from .faults import REACH, Fault, fault_of_error, shown
+from .faults import CLASS_NAME, REACH, Fault, fault_of_error, is_class_name, shown
 from .image_faults import examine_image
 from .images import IMAGE_SUFFIXES, resolve_inside
 from .masks import IGNORED, read_mask
 from .ragged import pack_bytes, starts_of
+from .regular_files import read_regular_file
 from .segmentations import SegmentationBuilder
 
 __all__ = ["VOC_CLASSES", "read_voc"]
@@ -28,6 +29,8 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """The classes of PASCAL VOC, in its order."""
+
+_MAX_XML = 1 << 24  # bytes; an object is half a kilobyte of it
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class _VocReader:
             self._fault(self.list_file, "", "list of images", "a file", "nothing there", "correct the path", fatal=True)
             return None
         try:
-            lines = self.list_file.read_bytes().decode("utf-8-sig").splitlines()
+            lines = read_regular_file(self.list_file).decode("utf-8-sig").splitlines()
         except (UnicodeDecodeError, OSError) as error:
             self._fault(self.list_file, "", "list of images", "UTF-8 text", str(error), "write it anew", fatal=True)
             return None
@@ -312,7 +315,7 @@ def _read_xml(path: Path) -> _Annotation | Fault:
             came = "something else" if path.exists() else "nothing there"
             advice = "restore it or take the image off the list"
             return Fault(str(path), "", "annotation file", "a file", came, advice)
-        root = ElementTree.fromstring(path.read_bytes())
+        root = ElementTree.fromstring(read_regular_file(path, _MAX_XML))
     except DefusedXmlException:
         came = "a definition of entities"
         return Fault(str(path), "", "xml", "annotations alone", came, "write the file anew")
@@ -341,8 +344,8 @@ def _add_object(annotation: _Annotation, path: Path, number: int, element: Any) 
     # Parts of an object (VOC has heads, hands and feet) have boxes of their own further down, which are not meant.
     name, bndbox, difficult = _text(element, "name"), element.find("bndbox"), _text(element, "difficult")
     place = (str(path), f"object {number}")
-    if not name:
-        annotation.faults.append(Fault(*place, "name", "the name of a class", "nothing"))
+    if not is_class_name(name):
+        annotation.faults.append(Fault(*place, "name", CLASS_NAME, shown(name) if name else "nothing"))
     elif bndbox is None:
         annotation.faults.append(Fault(*place, "bndbox", "xmin, ymin, xmax, ymax", "nothing"))
     elif difficult not in ("", "0", "1"):

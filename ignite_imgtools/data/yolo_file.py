@@ -13,9 +13,10 @@ from ignite_imgtools.formats import DataError
 
 from .detection_table import BACKGROUND, Category, DetectionTable
 from .faults import Fault, fault_of_error, shown
-from .image_faults import examine_image
+from .image_faults import examine_image, linked_folders
 from .images import IMAGE_SUFFIXES, image_size, resolve_inside
 from .ragged import pack_bytes, starts_of
+from .regular_files import exists, read_regular_file
 from .yolo_layout import YoloLayout, label_name, read_yolo_layout
 
 __all__ = ["read_yolo"]
@@ -108,7 +109,7 @@ class _YoloReader:
             self._find_orphans(names)
             return
         try:
-            lines = path.read_bytes().decode("utf-8-sig").splitlines()
+            lines = read_regular_file(path).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             self.faults.append(Fault(str(path), "", "list of images", "UTF-8 text", str(error), fatal=True))
             return
@@ -121,6 +122,7 @@ class _YoloReader:
 
     def _files_below(self, folder: Path) -> Iterator[str]:
         for parent, folders, files in os.walk(folder):
+            self.faults += linked_folders(parent, folders)
             folders[:] = [name for name in folders if not name.startswith(".")]
             for file in files:
                 if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."):
@@ -134,7 +136,7 @@ class _YoloReader:
             name = Path(os.path.relpath(path, root)).as_posix()
             if name.startswith(".."):
                 raise DataError(f"image {shown(line)}: expected one inside of {self.root}; correct the list")
-            if (self.root / name).exists():
+            if exists(self.root / name):
                 return name
         return Path(os.path.relpath(os.path.join(os.path.abspath(folder), line), root)).as_posix()  # noqa: PTH100, PTH118
 
@@ -164,11 +166,11 @@ class _YoloReader:
         except DataError as error:
             self.faults.append(fault_of_error(error, self.root / label_name(name)))
             return []
-        if not path.exists():
+        if not exists(path):
             return []
         self.labelled += 1
         try:
-            text = path.read_bytes().decode("utf-8-sig")
+            text = read_regular_file(path).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             self.faults.append(Fault(str(path), "", "label file", "UTF-8 text", str(error), "write it anew"))
             return []

@@ -9,8 +9,9 @@ from typing import Any
 
 from ignite_imgtools.formats import DataError
 
-from .faults import shown
+from .faults import CLASS_NAME, is_class_name, shown
 from .images import resolve_inside
+from .regular_files import exists, read_regular_file
 
 __all__ = ["YoloLayout", "label_name", "read_yolo_layout"]
 
@@ -119,7 +120,7 @@ def _part_path(file: Path, part: str, entry: Any, base: Any) -> str:
     for name in [*names, os.path.normpath(below)]:
         if name.startswith(".."):
             continue
-        if (folder / name).exists():
+        if exists(folder / name):
             return resolve_inside(folder, name).relative_to(folder).as_posix()
     raise DataError(f"{wanted}; correct the path or move the data")
 
@@ -134,6 +135,8 @@ def _checked_names(names: Any, file: Path) -> tuple[str, ...]:
             name = str(name)
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{file}: names: expected a name for class {number}, got {shown(name)}; put it in quotes")
+        if not is_class_name(name):
+            raise DataError(f"{file}: names: expected {CLASS_NAME} for class {number}, got {shown(name)}; correct it")
         if name in seen:
             raise DataError(f"{file}: names: expected different names, got {shown(name)} twice; rename one")
         seen.add(name)
@@ -167,6 +170,6 @@ def _load_yaml(file: Path) -> Any:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        return read_regular_file(file).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: expected UTF-8 text, {error}; write it anew") from error

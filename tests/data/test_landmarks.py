@@ -103,7 +103,7 @@ def test_parts_have_as_many_points(tmp_path: Path) -> None:
 def test_what_is_bad_is_left_out_if_asked(tmp_path: Path) -> None:
     write_csv(tmp_path / "faces.csv", ["a.png", "b.png", "c.png"])
     (tmp_path / "b.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"b\.png: .* the image file is empty.*, or leave it out with on_bad_sample="):
+    with pytest.raises(DataError, match=r"b\.png: .* the image file is empty.*, or leave it out with --on-bad-sample skip"):
         FaceLandmarks(CsvPart(tmp_path / "faces.csv"))
     dataset = FaceLandmarks(CsvPart(tmp_path / "faces.csv"), on_bad_sample="skip")
     assert dataset.file_names == ["a.png", "c.png"]

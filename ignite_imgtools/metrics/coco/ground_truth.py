@@ -17,6 +17,8 @@ from ignite_imgtools.metrics.coco.parameters import Parameters
 
 __all__ = ["GroundTruth"]
 
+_MAX_PIXELS = 2**31 - 1
+
 
 class GroundTruth:
     """Images, categories and annotations of a COCO index.
@@ -104,13 +106,17 @@ class GroundTruth:
         """Height and width of the image at position ``index``, as the index states them.
 
         Raises:
-            DataError: the index does not state them.
+            DataError: the index does not state them, or they are not those of an image.
         """
         image = self._images[int(self.image_ids[index])]
         try:
-            return int(image["height"]), int(image["width"])
-        except (KeyError, TypeError, ValueError):
+            height, width = int(image["height"]), int(image["width"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"image {image['id']} has no height and width, which masks need") from None
+        # pycocotools divides by them, and counts in 32 bits.
+        if height < 1 or width < 1 or height * width > _MAX_PIXELS:
+            raise DataError(f"image {image['id']}: expected a height and a width from 1, got {height} and {width}")
+        return height, width
 
     def category_positions(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Positions in :attr:`category_ids` of category ids ``[n]``, and whether there is such a category."""

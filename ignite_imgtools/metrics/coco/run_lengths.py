@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ class Runs:
     ends: NDArray[np.int64]
 
 
+# The characters of compressed run lengths, and how far from the image, in lengths of its longer side, polygons may go.
+_CHARACTERS = bytes(range(48, 112))
+_REACH = 10
+
 # pycocotools' area and others hold the number of masks in 8 bits under NumPy 2.
 _MANY = 255
 
@@ -57,9 +62,10 @@ def compressed(segmentation: Any, height: int, width: int, where: str) -> RunLen
             if size != [height, width]:
                 raise DataError(f"{where}: run lengths of size {size} for an image of size {[height, width]}")
             if isinstance(counts, str | bytes):
-                return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
+                return {"size": size, "counts": _checked_text(counts.encode() if isinstance(counts, str) else counts)}
             result = coco_mask.frPyObjects({"size": size, "counts": list(counts)}, height, width)
         else:
+            _check_reach([list(part) for part in segmentation], height, width)
             parts = coco_mask.frPyObjects(segmentation, height, width)
             result = parts[0] if len(parts) == 1 else coco_mask.merge(parts)
     except DataError:
@@ -85,12 +91,28 @@ def compressed_all(segmentations: Sequence[Any], height: int, width: int, names:
     if single:
         with contextlib.suppress(Exception):  # one is bad; below it is named
             polygons = [segmentations[place][0] for place in single]
+            _check_reach(polygons, height, width)
             for place, mask in zip(single, coco_mask.frPyObjects(polygons, height, width), strict=True):
                 result[place] = mask
     return [
         compressed(segmentation, height, width, name) if mask is None else mask
         for mask, segmentation, name in zip(result, segmentations, names, strict=True)
     ]
+
+
+def _checked_text(text: bytes) -> bytes:
+    # pycocotools reads on behind a last number that says that more of it follows, into whatever memory comes there.
+    if text.translate(None, _CHARACTERS) or (text and (text[-1] - 48) & 0x20):
+        raise ValueError("not compressed run lengths")
+    return text
+
+
+def _check_reach(polygons: Sequence[Sequence[float]], height: int, width: int) -> None:
+    # pycocotools takes memory by the length of an outline, counted in 32 bits: of one that is long enough, too little.
+    numbers = np.array(list(chain.from_iterable(polygons)), dtype=np.float64)
+    # Written so that NaN is refused too.
+    if numbers.ndim != 1 or not np.abs(numbers).max(initial=0) <= _REACH * max(height, width):
+        raise ValueError("points far away from the image, or not finite")
 
 
 def _short(value: Any) -> str:
@@ -138,8 +160,8 @@ def runs_of(run_lengths: Sequence[RunLengths]) -> Runs:
     mask = np.repeat(np.arange(len(texts)), [len(text) for text in texts])[last]
     number = rank_in_group(starts_of(mask))
     lengths = values.copy()
-    for chain in (np.flatnonzero(number % 2 == 1), np.flatnonzero((number % 2 == 0) & (number > 0))):
-        lengths[chain] = _running_sum(values[chain], mask[chain])
+    for places in (np.flatnonzero(number % 2 == 1), np.flatnonzero((number % 2 == 0) & (number > 0))):
+        lengths[places] = _running_sum(values[places], mask[places])
     ends = _running_sum(lengths, mask)
     ones = np.flatnonzero((number % 2 == 1) & (lengths > 0))
     return Runs(mask[ones], (ends - lengths)[ones], ends[ones])
