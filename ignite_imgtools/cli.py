@@ -88,16 +88,14 @@ class _PredictWithScores(_Predict):
 @dataclasses.dataclass(frozen=True)
 class _PredictWithBoxes(_Predict):
     boxes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where to look: a csv of image names with x1, y1, x2, y2, or the predictions.json of a detector. By default the
-    whole image."""
+    """Where to look: a csv of image names with x1, y1, x2, y2, the predictions.json of a detector, or COCO results for
+    images named by their ids. By default the whole image."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _PredictInBoxes(_PredictWithScores):
-    detections: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where persons are: the predictions.json of a detector, or COCO results for images named by their ids."""
-    boxes: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X1 Y1 X2 Y2...")] = ()
-    """Where they are in every image, in pixels. With neither there is one person, as large as the image."""
+class _PredictInSureBoxes(_PredictWithBoxes):
+    score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Leave out boxes of a lower score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,9 +272,9 @@ def _predict(args: list[str]) -> int:
 def _predict_arguments(recipe: Any) -> type:
     parameters = inspect.signature(recipe.predict).parameters
     # A mask has a class for every pixel, and no score that something could be below.
-    if "score_threshold" in parameters:
-        return _PredictWithScores
-    return _PredictWithBoxes if "boxes" in parameters else _Predict
+    if "boxes" in parameters:
+        return _PredictInSureBoxes if "score_threshold" in parameters else _PredictWithBoxes
+    return _PredictWithScores if "score_threshold" in parameters else _Predict
 
 
 def _check(args: list[str]) -> int:

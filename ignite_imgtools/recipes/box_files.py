@@ -15,11 +15,12 @@ __all__ = ["GivenBox", "read_boxes"]
 
 
 class GivenBox(NamedTuple):
-    """A box xyxy in pixels of its image, with a score and a name where the file has them."""
+    """A box xyxy in pixels of its image, with a score and a name or category id where the file has them."""
 
     box: tuple[float, float, float, float]
     score: float = 1.0
     name: str | None = None
+    category_id: int | None = None
 
 
 def read_boxes(file: Path, images: Sequence[Path]) -> dict[Path, list[GivenBox]]:
@@ -28,8 +29,10 @@ def read_boxes(file: Path, images: Sequence[Path]) -> dict[Path, list[GivenBox]]
     Args:
         file: a csv, in each row the name of an image and x1, y1, x2, y2, a header being passed over; or a json list as
             ``predict`` of a detector writes it: ``[{"file": ..., "detections": [{"box": [x1, y1, x2, y2], "score":
-            ..., "name": ...}]}]``.
-        images: belong to a name that is their path, or else the last part of it.
+            ..., "name": ...}]}]``; or COCO results, ``[{"image_id": ..., "category_id": ..., "bbox": [x, y, width,
+            height], "score": ...}]``.
+        images: belong to a name that is their path, or else the last part of it; to an ``image_id`` that is the number
+            their file is called by, as 000000000139.jpg.
 
     Raises:
         DataError: it is no such file, or it names none of the images; in one line.
@@ -39,14 +42,20 @@ def read_boxes(file: Path, images: Sequence[Path]) -> dict[Path, list[GivenBox]]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{file}: boxes: expected a csv or json file, {reason}; correct the path") from error
+    entries: Iterator[tuple[str | int, list[GivenBox]]]
     entries = _of_json(text, file) if file.suffix.lower() == ".json" else _of_csv(text, file)
     found: dict[Path, list[GivenBox]] = {path: [] for path in images}
-    by_name: dict[str, list[Path]] = {}
+    by_name: dict[str | int, list[Path]] = {}
     for path in found:
         by_name.setdefault(path.name, []).append(path)
+        if path.stem.isdecimal():
+            by_name.setdefault(int(path.stem), []).append(path)
     known = False
     for name, given in entries:
-        chosen = [Path(name)] if Path(name) in found else by_name.get(Path(name).name, [])
+        if isinstance(name, int):
+            chosen = by_name.get(name, [])
+        else:
+            chosen = [Path(name)] if Path(name) in found else by_name.get(Path(name).name, [])
         if len(chosen) > 1:
             raise DataError(f"{file}: {name!r} is the name of {len(chosen)} of the images; give their paths instead")
         known |= bool(chosen)
@@ -57,7 +66,7 @@ def read_boxes(file: Path, images: Sequence[Path]) -> dict[Path, list[GivenBox]]
     return found
 
 
-def _of_csv(text: str, file: Path) -> Iterator[tuple[str, list[GivenBox]]]:
+def _of_csv(text: str, file: Path) -> Iterator[tuple[str | int, list[GivenBox]]]:
     try:
         rows = [row for row in csv.reader(text.splitlines()) if row]
     except csv.Error as error:
@@ -75,7 +84,7 @@ def _of_csv(text: str, file: Path) -> Iterator[tuple[str, list[GivenBox]]]:
                 ) from error
 
 
-def _of_json(text: str, file: Path) -> Iterator[tuple[str, list[GivenBox]]]:
+def _of_json(text: str, file: Path) -> Iterator[tuple[str | int, list[GivenBox]]]:
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -84,11 +93,26 @@ def _of_json(text: str, file: Path) -> Iterator[tuple[str, list[GivenBox]]]:
         raise DataError(f"{file}: boxes: expected a json list of images, got a {type(entries).__name__}")
     for number, entry in enumerate(entries):
         where = f"{file}: entry {number}"
+        if isinstance(entry, dict) and "image_id" in entry:
+            yield _coco_result(entry, where)
+            continue
         try:
             name, detections = str(entry["file"]), [dict(detection) for detection in entry["detections"]]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: expected file and a list of detections, as predict writes them") from error
         yield name, [_detection(detection, where) for detection in detections]
+
+
+def _coco_result(entry: dict[str, Any], where: str) -> tuple[int, list[GivenBox]]:
+    try:
+        x, y, width, height = map(float, entry["bbox"])
+        image_id, category_id, score = int(entry["image_id"]), int(entry["category_id"]), float(entry["score"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: expected image_id, category_id, bbox [x, y, width, height] and score, got {str(entry)[:60]}; "
+            "correct it"
+        ) from error
+    return image_id, [_checked([x, y, x + width, y + height], where)._replace(score=score, category_id=category_id)]
 
 
 def _detection(detection: dict[str, Any], where: str) -> GivenBox:

@@ -165,8 +165,7 @@ def predict(
     images: Sequence[Path],
     *,
     output_dir: Path,
-    detections: Path | None = None,
-    boxes: Sequence[float] = (),
+    boxes: Path | None = None,
     score_threshold: float = 0.5,
     device: str = "auto",
 ) -> None:
@@ -184,7 +183,6 @@ def predict(
         images,
         output_dir,
         keypoints,
-        detections=detections,
         boxes=boxes,
         score_threshold=score_threshold,
         joint_threshold=config.min_joint_score,
