@@ -472,16 +472,15 @@ def _fail(message: str, status: int = 2) -> int:
 def _report(error: Exception) -> int:
     """Say what went wrong: one line for what a user can mend, the traceback for everything else."""
     name, message = type(error).__name__, str(error)
-    # An error of a started process arrives as the text of its traceback; its last line is the error.
-    if name == "ProcessRaisedException":
-        last = message.strip().splitlines()[-1]
-        name, _, text = last.partition(": ")
-        name, message = name.rpartition(".")[2], text or last
-    elif name == "ProcessExitedException":
-        return int(getattr(error, "exit_code", 1))
+    failure: Any = error if name == "ProcessFailure" else None  # its class is not imported for the sake of others
+    if failure is not None:
+        name, message = failure.kind, failure.reason
     if name in ("DataError", "ConfigError", "CheckpointError", "RunFolderError"):
         return _fail(message)
     if name == "NonFiniteError":
         return _fail(message, status=1)
+    if failure is not None:
+        print(failure.trace, file=sys.stderr)
+        return _fail(str(error), status=1)
     traceback.print_exception(error)
     return 1

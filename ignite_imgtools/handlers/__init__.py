@@ -23,6 +23,7 @@ from ignite_imgtools.handlers.non_finite import NonFiniteWatch
 from ignite_imgtools.handlers.pose_drawing import draw_skeletons, heatmap_overlay
 from ignite_imgtools.handlers.pose_panels import PosePanels
 from ignite_imgtools.handlers.pr_curve import attach_pr_curve
+from ignite_imgtools.handlers.process_watch import attach_process_watch
 from ignite_imgtools.handlers.run_folder import RunFolderError, close_run_folder, open_run_folder
 from ignite_imgtools.handlers.saliency_analysis import attach_saliency_analysis
 from ignite_imgtools.handlers.schedules import steps_per_epoch, warmup_cosine, warmup_multistep, warmup_poly
@@ -49,6 +50,7 @@ __all__ = [
     "attach_classification_analysis",
     "attach_curves",
     "attach_error_guard",
+    "attach_process_watch",
     "attach_evaluation_analysis",
     "attach_evaluation_files",
     "attach_evaluation_summary",

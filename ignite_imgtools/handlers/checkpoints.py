@@ -24,8 +24,9 @@ from ignite_imgtools.handlers.checkpoint_state import (
     non_finite_parameters,
     to_host,
 )
-from ignite_imgtools.handlers.engine_handlers import attach_error_guard, move_to_end, remove_handler
+from ignite_imgtools.handlers.engine_handlers import move_to_end, remove_handler
 from ignite_imgtools.handlers.non_finite import NonFiniteWatch
+from ignite_imgtools.handlers.process_watch import attach_process_watch
 from ignite_imgtools.handlers.resume import resume_training
 
 __all__ = ["Checkpoints", "attach_checkpoints", "iterations_left"]
@@ -153,7 +154,7 @@ class Checkpoints:
 
     def attach(self) -> None:
         trainer = self.trainer
-        attach_error_guard(trainer)
+        attach_process_watch(trainer)
         if getattr(trainer.state, "non_finite_watch", None) is None:
             NonFiniteWatch().attach(trainer)
         for event, handler in self._handlers():

@@ -7,6 +7,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from ignite_imgtools.distributed import failure_of
+
 __all__ = ["attach_error_guard", "move_to_end", "move_to_front", "remove_handler"]
 
 
@@ -50,13 +52,19 @@ class _ErrorGuard:
 
     def __init__(self) -> None:
         self._seen: BaseException | None = None
+        self._told: BaseException | None = None
 
     def first(self, engine: Engine, error: BaseException) -> None:
         if error is self._seen:
             raise error
+        # Before the other handlers: what they do then must not keep the news from the other processes.
+        self._told = failure_of(error)
 
     def last(self, engine: Engine, error: BaseException) -> None:
         self._seen = error
+        if self._told is not None and self._told is not error:
+            self._seen = self._told
+            raise self._told from None
         raise error
 
     def take_places(self, engine: Engine) -> None:

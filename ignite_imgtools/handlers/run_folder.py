@@ -33,6 +33,7 @@ NEUTRAL = (
     "max_iterations",
     "nproc_per_node",
     "num_workers",
+    "stuck_after",
     "output_dir",
     "resume",
 )

@@ -20,6 +20,7 @@ from ignite.engine import Engine, Events
 from ignite_imgtools.distributed import StopTogether, all_gather_strings, is_main_process
 from ignite_imgtools.handlers.checkpoints import Checkpoints, iterations_left
 from ignite_imgtools.handlers.engine_handlers import attach_error_guard, move_to_end, move_to_front, remove_handler
+from ignite_imgtools.handlers.process_watch import attach_process_watch
 
 __all__ = ["SignalHandlers", "attach_signals"]
 
@@ -81,7 +82,7 @@ class SignalHandlers:
         self._agreed = 0
 
     def attach(self) -> None:
-        attach_error_guard(self._trainer)
+        attach_process_watch(self._trainer)
         for evaluator in self._evaluators:
             attach_error_guard(evaluator)
         for engine, event, handler in self._handlers():

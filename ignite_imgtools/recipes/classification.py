@@ -17,7 +17,14 @@ from torch import nn
 from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.config import (
+    ConfigError,
+    RunConfig,
+    built_in_data,
+    config_to_dict,
+    launch,
+    refused_arguments,
+)
 from ignite_imgtools.recipes.detection_prediction import find_images
 from ignite_imgtools.recipes.records import RecipeRecord
 
@@ -149,13 +156,13 @@ class Config(RunConfig):
 def train(config: Config) -> None:
     """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    distributed.launch(_train, filled, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(filled, _train)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     filled = config.filled()
-    distributed.launch(_evaluate, filled, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(filled, _evaluate, checkpoint)
 
 
 def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, device: str = "auto") -> None:

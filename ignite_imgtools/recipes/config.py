@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
+from ignite_imgtools import distributed
 from ignite_imgtools.data.make_data import make_data
-from ignite_imgtools.distributed import on_main_process
 
-__all__ = ["ConfigError", "RunConfig", "built_in_data", "config_from_dict", "config_to_dict", "refused_arguments"]
+__all__ = [
+    "ConfigError",
+    "RunConfig",
+    "built_in_data",
+    "config_from_dict",
+    "config_to_dict",
+    "launch",
+    "refused_arguments",
+]
 
 _Dir = tyro.conf.arg(metavar="DIR")
 _Int = tyro.conf.arg(metavar="N")
@@ -54,6 +62,8 @@ class RunConfig:
     """Device to train on: cpu, cuda, or auto, which is cuda where there is one."""
     nproc_per_node: Annotated[int | None, _Int] = None
     """Processes to start on this machine. Not with torchrun or SLURM, which start them."""
+    stuck_after: Annotated[float, _Float] = distributed.STUCK_AFTER
+    """Seconds without any progress of a process after which all of several processes are ended; 0 waits for ever."""
     amp_dtype: Annotated[Literal["bfloat16", "float16"] | None, tyro.conf.arg(metavar="bfloat16|float16")] = None
     """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs it is many times slower."""
     accumulate: Annotated[int, _Int] = 1
@@ -100,6 +110,8 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
+        if not self.stuck_after >= 0:
+            raise ConfigError(f"--stuck-after must be 0 or more, got {self.stuck_after}")
         if self.num_workers < 0:
             raise ConfigError(f"--num-workers must be 0 or more, got {self.num_workers}")
         if not 0 < self.val_fraction < 1:
@@ -158,9 +170,21 @@ def refused_arguments() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
+def launch(config: RunConfig, function: Callable[..., None], *args: Any) -> None:
+    """``function(local_rank, config, *args)`` on the processes that ``config`` asks for."""
+    distributed.launch(
+        function,
+        config,
+        *args,
+        nproc_per_node=config.nproc_per_node,
+        backend=config.backend,
+        stuck_after=config.stuck_after,
+    )
+
+
 def built_in_data(folder: Path, data_format: str) -> Path:
     """The built-in data set in ``folder``, written there by one process if it is not there yet; call it on all."""
-    on_main_process(lambda: None if folder.is_dir() else make_data(data_format, folder))
+    distributed.on_main_process(lambda: None if folder.is_dir() else make_data(data_format, folder))
     return folder
 
 

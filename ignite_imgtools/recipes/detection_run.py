@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ignite_imgtools import data, distributed, engines, handlers, metrics
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict, launch, refused_arguments
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.records import RecipeRecord
 
@@ -109,7 +109,7 @@ class DetectionRecipe:
     def train(self, config: DetectionConfig) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
         filled = config.filled(self.name)
-        distributed.launch(self._train, filled, nproc_per_node=config.nproc_per_node, backend=config.backend)
+        launch(filled, self._train)
 
     def _train(self, local_rank: int, config: Any) -> None:
         handlers.show_messages()
@@ -182,9 +182,7 @@ class DetectionRecipe:
     def evaluate(self, config: DetectionConfig, checkpoint: Path) -> None:
         """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
         filled = config.filled(self.name)
-        distributed.launch(
-            self._evaluate, filled, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend
-        )
+        launch(filled, self._evaluate, checkpoint)
 
     def _evaluate(self, local_rank: int, config: Any, checkpoint: Path) -> None:
         handlers.show_messages()

@@ -15,7 +15,14 @@ from torch import nn
 from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.config import (
+    ConfigError,
+    RunConfig,
+    built_in_data,
+    config_to_dict,
+    launch,
+    refused_arguments,
+)
 from ignite_imgtools.recipes.dense_prediction import predict_maps
 from ignite_imgtools.recipes.records import RecipeRecord
 
@@ -104,7 +111,7 @@ class Config(RunConfig):
 def train(config: Config) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     config = config.filled()
-    distributed.launch(_train, config, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(config, _train)
 
 
 def _train(local_rank: int, config: Any) -> None:
@@ -171,7 +178,7 @@ def _train(local_rank: int, config: Any) -> None:
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     config = config.filled()
-    distributed.launch(_evaluate, config, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(config, _evaluate, checkpoint)
 
 
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
