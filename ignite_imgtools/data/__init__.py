@@ -15,7 +15,7 @@ from .landmark_files import WFLW_ATTRIBUTES, FacePoints, read_points_csv, read_p
 from .landmark_layouts import open_landmark_data
 from .landmark_parts import CsvPart, PtsPart, WflwPart
 from .landmark_points import FACE_FLIPS, face_flip_permutation
-from .landmarks import FaceLandmarks, collate_landmarks
+from .landmarks import FaceLandmarks, collate_landmarks, mean_face
 from .layouts import find_layout, open_detection_data
 from .loaders import SampleLoader, collate_detection, create_loader
 from .make_data import make_data
@@ -80,6 +80,7 @@ __all__ = [
     "image_sizes",
     "kmeans_anchors",
     "make_data",
+    "mean_face",
     "object_sizes",
     "open_classification_data",
     "open_detection_data",

@@ -15,8 +15,9 @@ from .faults import OnBadSample, settle_faults
 from .images import read_image
 from .landmark_parts import LandmarkPart, read_landmarks
 from .landmark_points import FACE_FLIPS
+from .subsets import unwrap_subset
 
-__all__ = ["FaceLandmarks", "collate_landmarks"]
+__all__ = ["FaceLandmarks", "collate_landmarks", "mean_face"]
 
 LandmarkTransforms = Callable[[Tensor, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
@@ -108,6 +109,30 @@ class FaceLandmarks(Dataset[tuple[Tensor, dict[str, Any]]]):
     def flip_permutation(self) -> tuple[int, ...] | None:
         """Which point takes the place of each in the mirror, of 98 or 68 points; ``None`` of any other number."""
         return FACE_FLIPS.get(self.num_points)
+
+
+def mean_face(dataset: Dataset[Any], padding: float = 1.25) -> Tensor:
+    """The mean points of the faces of a data set or of a part of one, as they are cut out for evaluation.
+
+    Args:
+        dataset: a :class:`FaceLandmarks` or a subset of one.
+        padding: of :func:`~ignite_imgtools.data.transforms.landmark_eval`; what is cut out is a square.
+
+    Returns:
+        float32 ``[K, 2]``: x and y as shares of the sides of the square, counted from its edges.
+
+    Raises:
+        TypeError: ``dataset`` is neither.
+    """
+    base, indices = unwrap_subset(dataset)
+    if not isinstance(base, FaceLandmarks):
+        raise TypeError(f"mean_face needs FaceLandmarks or a subset of one, got {type(base).__name__}")
+    chosen = slice(None) if indices is None else indices
+    points, boxes = base.table.points[chosen], base.table.boxes[chosen]
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sides = padding * (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    shares = (points + 0.5 - middles[:, None]) / sides[:, None, None] + 0.5
+    return torch.from_numpy(shares.mean(axis=0).astype(np.float32))
 
 
 def collate_landmarks(samples: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> tuple[Any, Any]:

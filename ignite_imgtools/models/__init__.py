@@ -2,7 +2,7 @@
 
 from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
 from ignite_imgtools.models.classification import classifier, classifier_head
-from ignite_imgtools.models.deeppose import DeepPose, deep_pose
+from ignite_imgtools.models.deeppose import DeepPose, begin_at_points, deep_pose
 from ignite_imgtools.models.hrnet import HRNet, hrnet_small, hrnet_w32, hrnet_w48
 from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
 from ignite_imgtools.models.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
@@ -21,6 +21,7 @@ __all__ = [
     "U2Net",
     "UNet",
     "Yolov3Spp",
+    "begin_at_points",
     "classifier",
     "classifier_head",
     "create_backbone",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ignite_imgtools.data import FaceLandmarks, collate_landmarks, create_loader, open_landmark_data
+from ignite_imgtools.data import FaceLandmarks, collate_landmarks, create_loader, mean_face, open_landmark_data
 from ignite_imgtools.data.landmark_parts import CsvPart, WflwPart
 from ignite_imgtools.data.transforms import landmark_eval, landmark_train
 from ignite_imgtools.formats import DataError
@@ -103,7 +103,9 @@ def test_parts_have_as_many_points(tmp_path: Path) -> None:
 def test_what_is_bad_is_left_out_if_asked(tmp_path: Path) -> None:
     write_csv(tmp_path / "faces.csv", ["a.png", "b.png", "c.png"])
     (tmp_path / "b.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"b\.png: .* the image file is empty.*, or leave it out with --on-bad-sample skip"):
+    with pytest.raises(
+        DataError, match=r"b\.png: .* the image file is empty.*, or leave it out with --on-bad-sample skip"
+    ):
         FaceLandmarks(CsvPart(tmp_path / "faces.csv"))
     dataset = FaceLandmarks(CsvPart(tmp_path / "faces.csv"), on_bad_sample="skip")
     assert dataset.file_names == ["a.png", "c.png"]
@@ -167,6 +169,19 @@ def test_batches(tmp_path: Path) -> None:
     dataset.transforms = None
     with pytest.raises(ValueError, match="got 50 x 60: cut them out by"):
         collate_landmarks([dataset[0]])
+
+
+def test_the_mean_face_is_the_mean_of_what_is_cut_out(tmp_path: Path) -> None:
+    write_csv(tmp_path / "faces.csv", [f"{number}.png" for number in range(7)])
+    train, val = open_landmark_data(
+        tmp_path, train_transforms=landmark_eval(40, padding=1.1), val_transforms=landmark_eval(40, padding=1.1)
+    )
+    for part in (train, val):
+        _, targets = collate_landmarks([part[index] for index in range(len(part))])  # type: ignore[arg-type]
+        expected = (targets["points"] + 0.5).mean(dim=0) / 40
+        torch.testing.assert_close(mean_face(part, padding=1.1), expected, rtol=0, atol=1e-5)
+    with pytest.raises(TypeError, match="mean_face needs FaceLandmarks or a subset of one, got list"):
+        mean_face([])  # type: ignore[arg-type]
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:

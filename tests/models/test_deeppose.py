@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from ignite_imgtools.models import deep_pose
+from ignite_imgtools.models import DeepPose, begin_at_points, deep_pose
 
 
 def test_points_of_any_number_on_any_backbone() -> None:
@@ -34,6 +34,19 @@ def test_weights_of_a_classifier_and_of_a_deep_pose(tmp_path: Path) -> None:
     torch.save({"model": model.state_dict()}, tmp_path / "pose.pt")
     again = deep_pose(5, "resnet18", weights=tmp_path / "pose.pt")
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "squeezenet1_1"])
+def test_training_begins_at_the_mean_face(backbone: str) -> None:
+    model, points = deep_pose(5, backbone).eval(), 0.2 + 0.6 * torch.rand(5, 2)
+    assert begin_at_points(model, points)
+    with torch.inference_mode():
+        found = model(torch.rand(2, 3, 64, 64))
+    assert (found - points).abs().max() < 0.15
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert not begin_at_points(model, points[:3])
+    assert not begin_at_points(DeepPose(torch.nn.Flatten()), points)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
