@@ -175,7 +175,10 @@ def _train(local_rank: int, config: Any) -> None:
         )
         loss_fn = _create_loss(config)
 
-    module = create_model(config, num_points).to(device)
+    module = create_model(config, num_points)
+    if config.weights in ("none", "default"):
+        models.begin_at_points(module, data.mean_face(train_set, config.padding))
+    module = module.to(device)
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
     model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
     optimizer = torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
