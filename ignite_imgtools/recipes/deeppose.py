@@ -16,7 +16,14 @@ from ignite_imgtools import data, distributed, engines, handlers, losses, metric
 from ignite_imgtools.data import transforms
 from ignite_imgtools.data.subsets import unwrap_subset
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.config import (
+    ConfigError,
+    RunConfig,
+    built_in_data,
+    config_to_dict,
+    launch,
+    refused_arguments,
+)
 from ignite_imgtools.recipes.landmark_prediction import predict_landmarks
 from ignite_imgtools.recipes.records import RecipeRecord
 
@@ -126,13 +133,13 @@ class Config(RunConfig):
 def train(config: Config) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    distributed.launch(_train, filled, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(filled, _train)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     filled = config.filled()
-    distributed.launch(_evaluate, filled, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(filled, _evaluate, checkpoint)
 
 
 def predict(
