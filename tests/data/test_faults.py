@@ -32,7 +32,10 @@ def test_settling(caplog):
     for choice in ("raise", "skip"):
         with pytest.raises(DataError, match=r"^b: y; correct it$"):
             settle_faults(faults, choice, "coco")
-    with pytest.raises(DataError, match=r"^a: x; correct it, or leave it out with --on-bad-sample skip, in Python on_bad_sample='skip'$"):
+    with pytest.raises(
+        DataError,
+        match=r"^a: x; correct it, or leave it out with --on-bad-sample skip, in Python on_bad_sample='skip'$",
+    ):
         settle_faults(faults[:1], "raise", "coco")
     with caplog.at_level(logging.WARNING, logger="ignite_imgtools"):
         settle_faults([faults[0], faults[2]], "skip", "coco")

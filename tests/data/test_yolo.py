@@ -10,7 +10,7 @@ import torch
 from ignite_imgtools.data import YoloDetection, check_dataset, coco_index, create_loader, open_detection_data
 from ignite_imgtools.data.yolo_layout import label_name
 from ignite_imgtools.formats import DataError
-from tests.data.yolo_folder import YAML, write_image, write_yolo_folder
+from tests.data.yolo_folder import BAD_ROWS, YAML, write_image, write_yolo_folder
 
 
 def test_boxes_labels_and_negatives(tmp_path: Path) -> None:
@@ -102,25 +102,7 @@ def test_lists_without_a_description(tmp_path: Path) -> None:
     assert train_set.class_names[1:] == ["cat", "dog"]
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (
-            "0 0.5 0.5 0.5",
-            "columns: expected 5: class, x, y, width, height, got 4: '0 0.5 0.5 0.5'; correct or remove it",
-        ),
-        ("0 0.1 0.1 0.2 0.1 0.2 0.2", "columns: expected 5: class, x, y, width, height, got 7"),
-        ("0 a 0.5 0.5 0.5", "columns: expected 5 numbers: class, x, y, width, height, got '0 a 0.5 0.5 0.5'"),
-        ("0 nan 0.5 0.5 0.5", "columns: expected finite numbers, got '0 nan 0.5 0.5 0.5'"),
-        ("2 0.5 0.5 0.5 0.5", "class: expected an integer from 0 to 1, got 2"),
-        ("-1 0.5 0.5 0.5 0.5", "class: expected an integer from 0 to 1, got -1"),
-        ("0.5 0.5 0.5 0.5 0.5", "class: expected an integer from 0 to 1, got 0.5"),
-        ("0 20 15 10 10", "box: expected x, y, width, height from 0 to 1, as shares of the image, got 20 15 10 10"),
-        ("0 0.5 -0.1 0.5 0.5", "box: expected x, y, width, height from 0 to 1"),
-        ("0 0.5 0.5 0 0.5", "box: expected width and height above 0, got 0.5 0.5 0 0.5"),
-        ("1 0.25 0.2 0.5 0.4", "row: expected each object once, got line 1 again"),
-    ],
-)
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
 def test_bad_rows(tmp_path: Path, row: str, message: str) -> None:
     write_yolo_folder(tmp_path)
     path = tmp_path / "labels" / "train" / "a.txt"

@@ -9,6 +9,24 @@ from PIL import Image
 
 YAML = "path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames: [cat, dog]\n"
 
+# A row of a label file, and what is said of it; the row before it is ``1 0.25 0.2 0.5 0.4``.
+BAD_ROWS = [
+    (
+        "0 0.5 0.5 0.5",
+        "columns: expected 5: class, x, y, width, height, got 4: '0 0.5 0.5 0.5'; correct or remove it",
+    ),
+    ("0 0.1 0.1 0.2 0.1 0.2 0.2", "columns: expected 5: class, x, y, width, height, got 7"),
+    ("0 a 0.5 0.5 0.5", "columns: expected 5 numbers: class, x, y, width, height, got '0 a 0.5 0.5 0.5'"),
+    ("0 nan 0.5 0.5 0.5", "columns: expected finite numbers, got '0 nan 0.5 0.5 0.5'"),
+    ("2 0.5 0.5 0.5 0.5", "class: expected an integer from 0 to 1, got 2"),
+    ("-1 0.5 0.5 0.5 0.5", "class: expected an integer from 0 to 1, got -1"),
+    ("0.5 0.5 0.5 0.5 0.5", "class: expected an integer from 0 to 1, got 0.5"),
+    ("0 20 15 10 10", "box: expected x, y, width, height from 0 to 1, as shares of the image, got 20 15 10 10"),
+    ("0 0.5 -0.1 0.5 0.5", "box: expected x, y, width, height from 0 to 1"),
+    ("0 0.5 0.5 0 0.5", "box: expected width and height above 0, got 0.5 0.5 0 0.5"),
+    ("1 0.25 0.2 0.5 0.4", "row: expected each object once, got line 1 again"),
+]
+
 
 def write_image(path: Path, height: int = 30, width: int = 40) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
