@@ -15,7 +15,14 @@ from torch import nn
 from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import ConfigError, RunConfig, built_in_data, config_to_dict, refused_arguments
+from ignite_imgtools.recipes.config import (
+    ConfigError,
+    RunConfig,
+    built_in_data,
+    config_to_dict,
+    launch,
+    refused_arguments,
+)
 from ignite_imgtools.recipes.pose_prediction import predict_poses
 from ignite_imgtools.recipes.pose_run import KeypointSet
 from ignite_imgtools.recipes.records import RecipeRecord
@@ -125,9 +132,10 @@ class Config(RunConfig):
 
     def check(self) -> None:
         super().check()
-        if self.input_size is not None and (min(self.input_size) < 32 or any(side % 4 for side in self.input_size)):
+        # The coarsest resolution, 1/32, must be more than one pixel: a batch of one person could not be normalised.
+        if self.input_size is not None and (min(self.input_size) <= 32 or any(side % 4 for side in self.input_size)):
             shown = " ".join(map(str, self.input_size))
-            raise ConfigError(f"--input-size must be two multiples of 4 from 32, the height first, got {shown}")
+            raise ConfigError(f"--input-size must be two multiples of 4 above 32, the height first, got {shown}")
         for name in ("base_channels", "eval_every", "crops_per_forward"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -151,13 +159,13 @@ class Config(RunConfig):
 def train(config: Config) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    distributed.launch(_train, filled, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(filled, _train)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     filled = config.filled()
-    distributed.launch(_evaluate, filled, checkpoint, nproc_per_node=config.nproc_per_node, backend=config.backend)
+    launch(filled, _evaluate, checkpoint)
 
 
 def predict(

@@ -280,7 +280,8 @@ def test_keypoints_of_anything_are_learned(tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--flip-test", "False"], "False"),  # not taken for a true value
-        (["--input-size", "64", "50"], "--input-size must be two multiples of 4 from 32, the height first, got 64 50"),
+        (["--input-size", "64", "50"], "--input-size must be two multiples of 4 above 32, the height first, got 64 50"),
+        (["--input-size", "64", "32"], "--input-size must be two multiples of 4 above 32, the height first, got 64 32"),
         (["--model", "hrnet_w18"], "hrnet_w18"),
         (["--model", "hrnet_w32", "--base-channels", "8"], "--base-channels is for --model hrnet_small"),
         (["--base-channels", "0"], "--base-channels must be at least 1, got 0"),
