@@ -74,6 +74,22 @@ def overfit_persons(create: Callable[..., nn.Module], options: Options) -> Outco
     return _run(trainer, evaluator, batch, all_images, options, key, lambda value: value > 0.9)
 
 
+def overfit_faces(backbone: str, options: Options) -> Outcome:
+    """DeepPose on faces; the aim is an error below a hundredth of the distance of the eyes' outer corners."""
+    size = options.size or (64, 64)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.data or data.make_data("pts", Path(temporary) / "data", num_train=options.count, num_val=1)
+        cut_out = transforms.landmark_eval(size)
+        faces = Subset(data.open_landmark_data(folder, train_transforms=cut_out)[0], range(options.count))
+        batch = data.collate_landmarks([faces[index] for index in range(options.count)])
+    model = models.deep_pose(batch[1]["points"].shape[1], backbone)
+    models.begin_at_points(model, data.mean_face(faces))
+    model = model.to(options.device)
+    evaluator = engines.create_landmark_evaluator(model, {"landmarks": metrics.LandmarkMetric()})
+    trainer = engines.create_landmark_trainer(model, _update(model, options), losses.LandmarkLoss())
+    return _run(trainer, evaluator, batch, batch, options, "NME", lambda value: value < 0.01)
+
+
 def _first_persons(persons: Any, count: int) -> Any:
     """The first images that hold so many persons with keypoints, and no other image."""
     chosen: list[int] = []
@@ -118,8 +134,10 @@ MODELS: dict[str, Callable[[Options], Outcome]] = {
     "hrnet_small": lambda options: overfit_persons(models.hrnet_small, options),
     "hrnet_w32": lambda options: overfit_persons(models.hrnet_w32, options),
     "hrnet_w48": lambda options: overfit_persons(models.hrnet_w48, options),
+    "deeppose": lambda options: overfit_faces("resnet18", options),
+    "deeppose_resnet50": lambda options: overfit_faces("resnet50", options),
 }
-_SMALL = ["hrnet_small"]
+_SMALL = ["hrnet_small", "deeppose"]
 
 
 def overfit(name: str, options: Options) -> Outcome:

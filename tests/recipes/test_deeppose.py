@@ -221,7 +221,10 @@ def test_bad_arguments_are_one_line_and_status_2(
         (["--lr-steps", "3", "1"], "milestones must rise"),
         (["--data-format", "coco"], "data_format must be one of wflw, pts, points_csv, got 'coco'"),
         (["--hflip", "0.5"], "--hflip: it is not known which of 4 points change places; give 0"),
-        (["--eval-flip", "--normaliser", "box"], "--eval-flip: it is not known which of 4 points change places; leave it out"),
+        (
+            ["--eval-flip", "--normaliser", "box"],
+            "--eval-flip: it is not known which of 4 points change places; leave it out",
+        ),
         ([], "--normaliser inter_pupil: it is not known where the eyes of 4 points are"),
     ],
 )
