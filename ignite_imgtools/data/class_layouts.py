@@ -66,7 +66,9 @@ def open_classification_data(
     layout = find_among(CLASSIFICATION_FORMATS, folder, data_format)
     whole = ClassFolders(layout.train.root, transforms=train_transforms, on_bad_sample=on_bad_sample)
     if len(whole.class_names) < 2:
-        raise DataError(f"{layout.train.root}: expected at least 2 folders of classes, got {whole.num_classes}")
+        raise DataError(
+            f"{layout.train.root}: expected at least 2 folders of classes, got {whole.num_classes}; add some"
+        )
     if layout.val is not None:
         names = whole.class_names
         val_set = ClassFolders(

@@ -20,11 +20,11 @@ from .coco_objects import ObjectColumns, as_int, came_of
 from .detection_table import Category, DetectionTable
 from .faults import CLASS_NAME, Fault, is_class_name, shown
 from .image_faults import examine_image
+from .images import LONGEST_NAME
 from .ragged import pack_bytes, starts_of
 
 __all__ = ["read_coco"]
 
-_LONGEST_NAME = 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: valid in json, but no file can be called so
 
 
@@ -147,7 +147,7 @@ class _CocoReader:
     def _image(self, id_: int, row: dict[str, Any]) -> tuple[int, int] | None:
         """``(height, width)`` of an image that can be used."""
         where, name = f"image {id_}", row.get("file_name")
-        if not isinstance(name, str) or len(name) > _LONGEST_NAME or _SURROGATE.search(name):
+        if not isinstance(name, str) or len(name) > LONGEST_NAME or _SURROGATE.search(name):
             self._fault(where, "file_name", "a path", came_of(row, "file_name"))
             return None
         noted = None

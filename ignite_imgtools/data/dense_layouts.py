@@ -160,7 +160,7 @@ def _split(
     on_bad_sample: OnBadSample,
 ) -> tuple[Dataset[Any], Dataset[Any]]:
     whole = ImagesWithMasks(part, train_transforms, on_bad_sample)
-    train_part, val_part = split_dataset(whole, val_fraction, seed)
+    train_part, val_part = split_dataset(whole, val_fraction, seed, part.masks_folder)
     # The names of the files are shared, only the transforms differ.
     for_val = copy.copy(whole)
     for_val.transforms = val_transforms

@@ -33,7 +33,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".g
 
 # Formats read by Pillow. The list is closed because some of its readers start other programs (EPS: Ghostscript).
 _PILLOW_FORMATS = ("BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
-_LONGEST_NAME = 1024  # of a path in annotations, in characters
+LONGEST_NAME = 1024  # of a path in annotations, in characters
 _ORIENTATION = 0x0112  # tag of TIFF 6.0, used by EXIF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _RGB = torchvision.io.ImageReadMode.RGB.value
@@ -77,9 +77,9 @@ class _Window:
 def read_image(path: str | os.PathLike[str]) -> Tensor:
     """Decode an image file.
 
-    JPEG and PNG are decoded by torchvision, BMP, GIF (first frame), JPEG 2000, PPM, TIFF and WebP by Pillow. Grey and
-    palette images become RGB, transparency is dropped, 16 bits a channel are scaled to 8, EXIF orientation is
-    applied.
+    JPEG is decoded by torchvision, PNG, BMP, GIF (first frame), JPEG 2000, PPM, TIFF and WebP by Pillow. Grey and
+    palette images become RGB, transparency is dropped, 16 bits a channel are scaled to 8 (of colours the upper 8 are
+    taken), EXIF orientation is applied.
 
     Returns:
         uint8 ``[3, H, W]``, RGB.
@@ -147,7 +147,7 @@ def resolve_inside(root: str | os.PathLike[str], name: str) -> Path:
         DataError: ``name`` is empty, absolute or longer than 1,024 characters, goes up by ``..``, or follows a link
             that leads out of ``root``.
     """
-    if len(name) > _LONGEST_NAME:
+    if len(name) > LONGEST_NAME:
         raise DataError(f"file name {name[:60]!r}... has {len(name):,} characters; correct the annotation")
     path = Path(name)
     if not name or "\0" in name or path.is_absolute() or path.drive:
@@ -276,21 +276,14 @@ def _pillow_header(window: _Window) -> Header:
     return Header(height, width, orientation if orientation in range(1, 9) else 1)
 
 
-def _decode_by_torchvision(operator: str) -> Callable[[BinaryIO, Header], Tensor]:
+def _decode_jpeg(file: BinaryIO, header: Header) -> Tensor:
     # torchvision 0.29 warns at each call of torchvision.io that the decoders will go; the operators below it do not.
     # Without them Pillow decodes the same pixels, in about twice the time.
-    decode = getattr(torch.ops.image, operator, None)
+    decode = getattr(torch.ops.image, "decode_jpeg", None)
     if decode is None:
-        return _decode_by_pillow
-
-    def decode_file(file: BinaryIO, header: Header) -> Tensor:
-        encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-        image = decode(encoded, _RGB, False)
-        if image.dtype == torch.uint16:
-            image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
-        return apply_orientation(image, header.orientation)
-
-    return decode_file
+        return _decode_by_pillow(file, header)
+    encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    return apply_orientation(decode(encoded, _RGB, False), header.orientation)
 
 
 def _decode_by_pillow(file: BinaryIO, header: Header) -> Tensor:
@@ -323,7 +316,8 @@ def _pillow_pixels(image: Image.Image) -> Tensor:
         return torch.from_numpy(((values + 128) // 257).astype(np.uint8)).expand(3, -1, -1)
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def apply_orientation(image: Tensor, orientation: int) -> Tensor:
@@ -341,7 +335,8 @@ _HEADERS: dict[str, Callable[[_Window], Header]] = {
     "other": _pillow_header,
 }
 _DECODERS: dict[str, Callable[[BinaryIO, Header], Tensor]] = {
-    "JPEG": _decode_by_torchvision("decode_jpeg"),
-    "PNG": _decode_by_torchvision("decode_png"),
+    "JPEG": _decode_jpeg,
+    # torchvision 0.29 ends the process by a segmentation fault where a PNG has a single damaged bit.
+    "PNG": _decode_by_pillow,
     "other": _decode_by_pillow,
 }

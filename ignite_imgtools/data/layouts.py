@@ -231,7 +231,7 @@ def open_detection_data(
         train_set = layout.train.open(transforms=train_transforms, drop_empty=drop_empty, **options)
         return train_set, layout.val.open(train_set.class_names, transforms=val_transforms, **options)
     whole = layout.train.open(transforms=train_transforms, **options)
-    train_part, val_part = split_dataset(whole, val_fraction, seed)
+    train_part, val_part = split_dataset(whole, val_fraction, seed, layout.train)
     if drop_empty and not isinstance(whole, PennFudan):
         filled = whole.table.count_objects(crowd=False) > 0
         train_part = Subset(whole, np.asarray(train_part.indices)[filled[train_part.indices]].tolist())

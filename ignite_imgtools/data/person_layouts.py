@@ -52,7 +52,7 @@ def open_person_data(
     train: Dataset[Any] = layout.train.open(on_bad_sample=on_bad_sample)
     val: Dataset[Any]
     if layout.val is None:
-        train, val = split_dataset(train, val_fraction, seed)
+        train, val = split_dataset(train, val_fraction, seed, layout.train)
     else:
         val = layout.val.open(class_names(train), on_bad_sample=on_bad_sample)
     train_set = PersonKeypoints(train, category=category)

@@ -76,8 +76,11 @@ class PersonKeypoints(Dataset[tuple[Tensor, dict[str, Any]]]):
         else:
             self._take_detected(detections, min_score)
         if not len(self):
-            source = "annotations" if detections is None else detections
-            raise DataError(f"{source}: no {self.category.name} with keypoints in the images of {self.images_dir}")
+            source = self.images_dir if detections is None else detections
+            advice = "annotate some, or choose other images to validate with"
+            raise DataError(
+                f"{source}: no {self.category.name} with keypoints in the images of {self.images_dir}; {advice}"
+            )
 
     def __len__(self) -> int:
         return len(self.image_indices)

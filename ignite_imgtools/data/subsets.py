@@ -9,29 +9,34 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.distributed import keyed_seed
+from ignite_imgtools.formats import DataError
 
 __all__ = ["category_ids", "class_names", "split_dataset", "unwrap_subset"]
 
 
-def split_dataset(dataset: Dataset[Any], val_fraction: float, seed: int) -> tuple[Subset[Any], Subset[Any]]:
+def split_dataset(
+    dataset: Dataset[Any], val_fraction: float, seed: int, source: object = "the data set"
+) -> tuple[Subset[Any], Subset[Any]]:
     """Split a data set at random, always the same way for the same seed and number of samples.
 
     Args:
         dataset: at least 2 samples.
         val_fraction: share of the second part, between 0 and 1; both parts get at least one sample.
         seed: chooses the split.
+        source: names the data set in errors.
 
     Returns:
         The parts for training and for validation, samples in the order of the data set.
 
     Raises:
-        ValueError: ``val_fraction`` is not between 0 and 1, or there are fewer than 2 samples.
+        ValueError: ``val_fraction`` is not between 0 and 1.
+        DataError: there are fewer than 2 samples.
     """
     total = len(cast(Sized, dataset))
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
     if total < 2:
-        raise ValueError(f"splitting needs at least 2 samples, the data set has {total}")
+        raise DataError(f"{source}: expected 2 samples or more, one of them to validate with, got {total}; add images")
     num_val = min(max(round(total * val_fraction), 1), total - 1)
     # A sample's rank is a hash of its own, so that it does not depend on a generator of some version.
     order = sorted(range(total), key=lambda index: keyed_seed(seed, index))

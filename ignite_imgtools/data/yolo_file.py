@@ -14,7 +14,7 @@ from ignite_imgtools.formats import DataError
 from .detection_table import BACKGROUND, Category, DetectionTable
 from .faults import Fault, fault_of_error, shown
 from .image_faults import examine_image, linked_folders
-from .images import IMAGE_SUFFIXES, image_size, resolve_inside
+from .images import IMAGE_SUFFIXES, LONGEST_NAME, image_size, resolve_inside
 from .ragged import pack_bytes, starts_of
 from .regular_files import exists, read_regular_file
 from .yolo_layout import YoloLayout, label_name, read_yolo_layout
@@ -130,6 +130,8 @@ class _YoloReader:
 
     def _listed(self, folder: Path, line: str) -> str:
         """Path relative to the root of an image as a list in ``folder`` names it."""
+        if len(line) > LONGEST_NAME:
+            raise DataError(f"image {shown(line)} has {len(line):,} characters; correct the list")
         root = os.path.abspath(self.root)  # noqa: PTH100  (links stay as they are)
         for start in (folder, self.root):
             path = os.path.normpath(os.path.join(os.path.abspath(start), line))  # noqa: PTH100, PTH118

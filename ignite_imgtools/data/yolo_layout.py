@@ -17,6 +17,7 @@ __all__ = ["YoloLayout", "label_name", "read_yolo_layout"]
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES_LISTS = ("classes.txt", "obj.names", "classes.names")
+_MAX_DEPTH = 32
 _MAX_YAML = 1 << 20  # bytes; names of ten thousand classes are a quarter of it
 # What people call the parts; the first name found is taken.
 _PARTS = {"train": ("train",), "val": ("val", "valid", "validation")}
@@ -89,12 +90,14 @@ def _from_yaml(file: Path) -> YoloLayout:
     names = content["names"]
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise DataError(f"{file}: names: expected the classes 0 to {len(names) - 1}, got {shown(list(names))}")
+            came = shown(list(names))
+            raise DataError(f"{file}: names: expected the classes 0 to {len(names) - 1}, got {came}; correct it")
         names = [names[number] for number in range(len(names))]
     checked = _checked_names(names, file)
     count = content.get("nc", len(checked))
     if count != len(checked):
-        raise DataError(f"{file}: nc: expected {len(checked)}, as many as there are names, got {shown(count)}")
+        expected = f"{len(checked)}, as many as there are names"
+        raise DataError(f"{file}: nc: expected {expected}, got {shown(count)}; correct it")
     parts = {}
     for part, known in _PARTS.items():
         entries = next((content[name] for name in known if content.get(name)), None)
@@ -118,10 +121,13 @@ def _part_path(file: Path, part: str, entry: Any, base: Any) -> str:
     while below.startswith("../"):
         below = below.removeprefix("../")
     for name in [*names, os.path.normpath(below)]:
-        if name.startswith(".."):
+        if name.startswith("..") or os.path.isabs(name):  # noqa: PTH117
             continue
         if exists(folder / name):
-            return resolve_inside(folder, name).relative_to(folder).as_posix()
+            try:
+                return resolve_inside(folder, name).relative_to(folder).as_posix()
+            except DataError as error:
+                raise DataError(f"{file}: {part}: {error}") from error
     raise DataError(f"{wanted}; correct the path or move the data")
 
 
@@ -149,10 +155,18 @@ def _load_yaml(file: Path) -> Any:
     class WithoutAliases(yaml.SafeLoader):
         """A few lines of aliases of aliases would be gigabytes of data."""
 
+        depth = 0
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError("an alias, which this file needs none of")
-            return super().compose_node(parent, index)
+            # Its scanner takes longer for each level, by as much as there are levels.
+            self.depth += 1
+            if self.depth > _MAX_DEPTH:
+                raise yaml.YAMLError(f"more than {_MAX_DEPTH} levels")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     text = _read_text(file)
     if len(text) > _MAX_YAML:

@@ -8,10 +8,11 @@ from typing import Any
 from ignite_imgtools.data import CocoDetection
 from tests.data.coco_folder import annotation, write_coco_folder
 
-__all__ = ["open_people"]
+__all__ = ["change_to_people", "open_people"]
 
 
-def _change(content: dict[str, Any]) -> None:
+def change_to_people(content: dict[str, Any]) -> None:
+    """Make people of what :func:`tests.data.coco_folder.coco_content` gives."""
     content["categories"] = [
         {"id": 7, "name": "dog"},
         {"id": 5, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]]},
@@ -28,4 +29,4 @@ def _change(content: dict[str, Any]) -> None:
 
 def open_people(folder: Path) -> CocoDetection:
     """Images 1, 2 and 3 with 1, 0 and 2 persons; others are a dog, a crowd, and a person without keypoints."""
-    return CocoDetection(folder / "train", write_coco_folder(folder, _change), keypoints=True)
+    return CocoDetection(folder / "train", write_coco_folder(folder, change_to_people), keypoints=True)
