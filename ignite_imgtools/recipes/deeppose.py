@@ -323,7 +323,7 @@ def _create_evaluator(
 ) -> Engine:
     faces = _faces(val_set)
     known = faces.flip_permutation is not None
-    normaliser = config.normaliser or ("inter_ocular" if known else "box")
+    normaliser: metrics.Normaliser = config.normaliser or ("inter_ocular" if known else "box")
     if normaliser != "box" and not known:
         raise ConfigError(f"--normaliser {normaliser}: it is not known where the eyes of {faces.num_points} points are")
     metric = metrics.LandmarkMetric(normaliser, limit=config.failure)
