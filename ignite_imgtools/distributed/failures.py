@@ -29,12 +29,13 @@ FAILURE_FILE = "IGNITE_IMGTOOLS_FAILURE_FILE"
 
 _INTERVAL = 0.25
 # What a process that has failed gets to clean up, before it is ended; all are to be gone within ten seconds.
-_SECONDS_TO_END = 5.0
+_SECONDS_TO_END = 3.0
 # An error that the failure of another process may have caused waits so long for word of that.
 _SECONDS_TO_HEAR = 3.0
 # The one that failed first ends this much later than it says so, and before the others: these lose their connection
 # to it, and a launcher takes the first that it sees for the cause.
 _HEAD_START = 0.7
+_STUCK = "no progress"
 
 
 class ProcessFailure(RuntimeError):
@@ -132,6 +133,8 @@ _watch: _Watch | None = None
 
 
 class _Watch:
+    count = 0
+
     def __init__(self, stuck_after: float):
         self.stuck_after = stuck_after
         self.process = os.getpid()
@@ -139,7 +142,8 @@ class _Watch:
         store = torch.distributed.distributed_c10d._get_default_store()
         # A connection of its own: the main thread may hold the other one while it waits.
         store = store.clone() if hasattr(store, "clone") else store
-        self._store = torch.distributed.distributed_c10d.PrefixStore("ignite_imgtools/watch", store)
+        _Watch.count += 1  # alike on all processes; what an earlier one has told is over
+        self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/watch/{_Watch.count}", store)
         self._main = threading.main_thread().ident
         self._ended = threading.Event()
         self._reported: tuple[BaseException, BaseException] | None = None
@@ -171,7 +175,8 @@ class _Watch:
         """Tell the others, unless one of them has failed before; the error to go on with."""
         if self._reported is not None and error in self._reported:
             return self._reported[1]
-        if self._told is None and _may_be_caused_by_another(error):
+        consequence = _may_be_caused_by_another(error)
+        if self._told is None and consequence:
             deadline = time.monotonic() + _SECONDS_TO_HEAR
             while self._told is None and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -184,7 +189,7 @@ class _Watch:
             self._reported = (error, error)
         else:
             time.sleep(2 * _HEAD_START)
-            self._reported = (error, told)
+            self._reported = (error, told if consequence else error)
         return self._reported[1]
 
     def _claim(self, failure: ProcessFailure) -> ProcessFailure:
@@ -212,14 +217,21 @@ class _Watch:
                     return
                 if self._told is None:
                     self._claim(ProcessFailure(0, "", "it has ended without a word, or the launcher has"))
-            if self._told is not None and time.monotonic() - self._told_at > _SECONDS_TO_END:
+            if self._told is None or time.monotonic() - self._told_at <= self._patience(self._told):
+                continue
+            # One that has an error of its own may be at work on it; one that has not heard by now will not hear.
+            if self._reported is None or self._still() > self._patience(self._told):
                 self._end()
+
+    def _patience(self, told: ProcessFailure) -> float:
+        return 0.0 if told.reason.startswith(_STUCK) else _SECONDS_TO_END  # nothing will come of waiting for the stuck
 
     def _look(self, turns: int) -> None:
         if self._told is None and self._store.check(["failure"]):
             self._told = ProcessFailure.from_json(self._store.get("failure"))
             self._told_at = time.monotonic()
         if self._told is not None:
+            self._still()
             return
         if turns % 4 == 0:
             self._look_for_the_dead()
@@ -241,12 +253,7 @@ class _Watch:
                 return
 
     def _look_for_the_stuck(self) -> None:
-        frame = sys._current_frames().get(self._main or 0)
-        where, now = _fingerprint(frame), time.monotonic()
-        if where != self._progress[0]:
-            self._progress = (where, now)
-        limit = self.stuck_after
-        still = now - self._progress[1]
+        frame, limit, still = self._frame(), self.stuck_after, self._still()
         if limit and still > limit:
             self._store.compare_set("stuck", "", str(self._rank))
         if not self._store.check(["stuck"]):
@@ -254,6 +261,16 @@ class _Watch:
         self._store.set(f"place/{self._rank}", f"{int(_waits_for_others(frame))} {still:.0f} {_place(frame)}")
         if self._store.get("stuck") == str(self._rank).encode():
             self._accuse(limit)
+
+    def _frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._main or 0)
+
+    def _still(self) -> float:
+        """For how many seconds the main thread has been where it is now."""
+        where, now = _fingerprint(self._frame()), time.monotonic()
+        if where != self._progress[0]:
+            self._progress = (where, now)
+        return now - self._progress[1]
 
     def _accuse(self, limit: float) -> None:
         """Claim the failure for the process that the others wait for."""
@@ -268,9 +285,8 @@ class _Watch:
         culprit = (silent or sorted(busy, key=lambda rank: -places[rank][1]) or [self._rank])[0]
         at = places[culprit][2] if culprit in places else "an unknown place"
         others = f"; the others wait in {places[self._rank][2]}" if culprit != self._rank else ""
-        reason = f"no progress for {limit:g} s (stuck_after): it is in {at}{others}"
+        reason = f"{_STUCK} for {limit:g} s (stuck_after): it is in {at}{others}"
         self._claim(ProcessFailure(culprit, "", reason))
-        self._told_at -= _SECONDS_TO_END  # nothing will come of waiting
 
     def _end(self) -> None:
         """End this process, whatever its main thread does."""

@@ -126,7 +126,9 @@ def _first_failure_told() -> Iterator[None]:
         try:
             yield
         except (ProcessRaisedException, ProcessExitedException) as error:
-            raise read_failure(path) or _failure_from(error) from None
+            told, seen = read_failure(path), _failure_from(error)
+            # Of a process that was killed the others know nothing but that it has gone.
+            raise seen if told is None or (not told.kind and told.rank == seen.rank) else told from None
         finally:
             del os.environ[FAILURE_FILE]
 
