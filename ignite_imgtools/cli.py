@@ -103,6 +103,8 @@ class _Check:
     format: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FORMAT")]
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the data set."""
+    decode: bool = False
+    """Decode every image too: that finds damage in the middle of files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +293,7 @@ def _check(args: list[str]) -> int:
         raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
     if not parsed.data.is_dir():
         raise _UsageError(f"--data must be a folder; there is no folder {parsed.data}")
-    faults = check.check_dataset(parsed.format, parsed.data)
+    faults = check.check_dataset(parsed.format, parsed.data, decode=parsed.decode)
     print(check.format_report(faults))
     if parsed.format == "yolo" and not faults:
         print(check.anchor_report(parsed.format, parsed.data))
@@ -403,6 +405,7 @@ def _completion_parser() -> argparse.ArgumentParser:
                 options.add_argument("--checkpoint").complete = shtab.FILE  # type: ignore[attr-defined]
     parsers["check"].add_argument("format", choices=list(check.FORMATS))
     parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    parsers["check"].add_argument("--decode")
     parsers["make-data"].add_argument("format", choices=list(FORMATS))
     parsers["make-data"].add_argument("directory").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     for name in ("folder", "directory"):
@@ -465,7 +468,9 @@ def _first_message(box: str) -> str:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    print(f"{_PROG}: {' '.join(message.split())}", file=sys.stderr)
+    # A name of a file may be in it, and that may hold what terminals obey.
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
+    print(f"{_PROG}: {line}", file=sys.stderr)
     return status
 
 

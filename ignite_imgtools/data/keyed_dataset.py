@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset, Subset, get_worker_info
 
 from ignite_imgtools.distributed import keyed_seed, seed_all
-from ignite_imgtools.formats import DataError
+from ignite_imgtools.formats import DataError, one_line
 
 __all__ = ["KeyedDataset", "LoadFailure"]
 
@@ -96,7 +96,7 @@ class KeyedDataset(Dataset[Any]):
             part = index
             while isinstance(dataset, Subset):
                 dataset, part = dataset.dataset, dataset.indices[part]
-            return f"sample {index} ({dataset.image_path(part)})"
+            return one_line(f"sample {index} ({dataset.image_path(part)})")
         return f"sample {index}"
 
     def _load_batch(self, indices: Sequence[int], epoch: int) -> list[Any]:

@@ -7,6 +7,7 @@ import sys
 from typing import Any, Literal
 
 from ignite_imgtools.distributed import is_main_process
+from ignite_imgtools.formats import one_line
 from ignite_imgtools.handlers.run_files import WriteGuard
 
 __all__ = ["Console", "show_messages"]
@@ -65,12 +66,19 @@ class Console:
                 bar.close()
 
 
+class _OneLineFormatter(logging.Formatter):
+    """Names of files and classes are in the messages, and they may hold what terminals obey."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
 def show_messages() -> None:
     """Show what the package has to say (INFO on one process, WARNING on all), each message in one line."""
     logger = logging.getLogger("ignite_imgtools")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_OneLineFormatter("%(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
     logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import socket
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from ignite_imgtools.formats import one_line
+
 __all__ = ["EventFile"]
 
 _COUNTER = itertools.count()
+_MARKUP = re.compile("[<>&\"'`]")
+_LONGEST_TAG = 300
 
 
 class EventFile:
@@ -51,7 +57,9 @@ class EventFile:
         """Write numbers by tag."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        summary = Summary(
+            value=[Summary.Value(tag=_safe_tag(tag), simple_value=value) for tag, value in values.items()]
+        )
         self._append(step=step, summary=summary)
 
     def add_image(self, tag: str, image: np.ndarray, step: int, *, encoding: Literal["PNG", "JPEG"] = "PNG") -> None:
@@ -68,7 +76,7 @@ class EventFile:
         Image.fromarray(image).save(encoded, encoding, **options)
         height, width = image.shape[:2]
         content = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
-        self._append(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=content)]))
+        self._append(step=step, summary=Summary(value=[Summary.Value(tag=_safe_tag(tag), image=content)]))
 
     def _append(self, **fields: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -77,3 +85,14 @@ class EventFile:
         event = Event(wall_time=time.time(), **fields).SerializeToString()
         with self.path.open("ab") as file:
             RecordWriter(file).write(event)
+
+
+def _safe_tag(tag: str) -> str:
+    """The tag without what a page of html takes for its own; names of classes are in it.
+
+    >>> _safe_tag("val/bbox/AP/<script>")
+    'val/bbox/AP/_script_'
+    """
+    safe = _MARKUP.sub("_", one_line(tag))
+    # Cut, tags stay different.
+    return safe if len(safe) <= _LONGEST_TAG else f"{safe[:_LONGEST_TAG]}-{zlib.crc32(safe.encode()):08x}"

@@ -65,5 +65,11 @@ def text_width(texts: Sequence[str], size: float) -> float:
 
 
 def short_name(name: str) -> str:
-    """The name, cut where it has more than 24 letters."""
-    return name if len(name) <= 24 else f"{name[:22]}…"
+    """The name, cut where it has more than 24 letters, for matplotlib, which takes what is between dollars for a
+    formula and hides what begins with an underscore.
+
+    >>> short_name("_price in $")
+    ' _price in \\\\$'
+    """
+    name = name if len(name) <= 24 else f"{name[:22]}…"
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")

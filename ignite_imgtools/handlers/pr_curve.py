@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.attachments import Attachments
+from ignite_imgtools.handlers.figure_parts import short_name
 from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 from ignite_imgtools.metrics import CocoMetric
@@ -87,7 +88,7 @@ def pr_curve_figure(
     areas = {k: float(precision[at_half, :, k].mean()) for k in present}
     named = len(present) <= _MAX_NAMED
     for rank, k in enumerate(sorted(present, key=lambda k: -areas[k])):
-        label, color = f"{class_names[k][:22]}  {areas[k]:.3f}", f"C{rank}"
+        label, color = f"{short_name(class_names[k])}  {areas[k]:.3f}", f"C{rank}"
         if not named:  # nobody could tell so many colours apart
             label, color = (f"each of {len(present)} classes" if rank == 0 else "_"), "0.8"
         ax.plot(recall_thresholds, precision[at_half, :, k], linewidth=1.1, label=label, color=color)

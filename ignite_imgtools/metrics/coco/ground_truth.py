@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ignite_imgtools.formats import DataError
+from ignite_imgtools.formats import DataError, one_line
 from ignite_imgtools.metrics.coco.ordering import find_sorted
 from ignite_imgtools.metrics.coco.parameters import Parameters
 
@@ -214,6 +214,6 @@ def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
 
 
 def _distinct_names(categories: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:
-    names = [str(category.get("name", id_)) for id_, category in categories.items()]
+    names = [one_line(str(category.get("name", id_))) for id_, category in categories.items()]
     counts = Counter(names)
     return tuple(name if counts[name] == 1 else f"{name} ({id_})" for name, id_ in zip(names, categories, strict=True))
