@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import UNPRINTABLE, DataError, one_line
@@ -65,7 +65,7 @@ class Fault:
         return one_line(f"{place}{expectation}; {self.advice}")
 
 
-def is_class_name(name: Any) -> bool:
+def is_class_name(name: Any) -> TypeGuard[str]:
     """Whether ``name`` is what :data:`CLASS_NAME` says."""
     return isinstance(name, str) and 0 < len(name) <= _LONGEST_CLASS_NAME and not UNPRINTABLE.search(name)
 

@@ -169,6 +169,7 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
             default=None,
         )
         label = name if best is None else f"{name}, {word} {values[best]:.3f}"
+        label = label.replace("$", r"\$")  # a name of a class in it may look like a formula
         (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=label)
         if best is not None:
             color = line.get_color()

@@ -30,16 +30,25 @@ class RecipeRecord:
             CheckpointError: the file is no good checkpoint.
             ConfigError: it is a checkpoint of another recipe, or of a script without one.
         """
-        record = load_checkpoint(checkpoint).get("resumables", {}).get("recipe")
-        if record is None:
+        resumables = load_checkpoint(checkpoint).get("resumables")
+        record = resumables.get("recipe") if isinstance(resumables, dict) else None
+        if not isinstance(record, dict):
             raise ConfigError(f"{checkpoint}: not written by a recipe, so its model is not known; use it in a script")
-        if record["name"] != name:
-            raise ConfigError(f"{checkpoint}: a checkpoint of the recipe {record['name']}, not of {name}")
-        config = config_from_dict(kind, record["config"])
+        if record.get("name") != name:
+            raise ConfigError(f"{checkpoint}: a checkpoint of the recipe {record.get('name')}, not of {name}")
+        names: Any = record.get("class_names")
+        details = record.get("details", {})
+        named = isinstance(names, list) and all(isinstance(entry, str) for entry in names)
+        if not named or not isinstance(details, dict) or not isinstance(record.get("config"), dict):
+            raise ConfigError(f"{checkpoint}: what it says of its run is no record of a recipe; use it in a script")
+        try:
+            config = config_from_dict(kind, record["config"])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{checkpoint}: settings of its run cannot be used: {error}") from error
         config = dataclasses.replace(
             config, output_dir=checkpoint.absolute().parent.parent, weights="none", resume="auto"
         )
-        return cls(name, config, record["class_names"], record.get("details", {}))
+        return cls(name, config, names, details)
 
     def state_dict(self) -> dict[str, Any]:
         state = {"name": self.name, "config": config_to_dict(self.config), "class_names": self.class_names}
