@@ -113,8 +113,7 @@ def test_it_predicts_faces_in_boxes(
         truth = np.array(line.split()[:196], dtype=np.float64).reshape(98, 2)
         distances = np.linalg.norm(np.array(entry["faces"][0]["points"]) - truth, axis=1)
         error = distances.mean() / np.linalg.norm(truth[96] - truth[97])
-        # The checkpoint has the model, the evaluation was of its average.
-        assert error == pytest.approx(measured[f"val/{Path(entry['file']).name}"], rel=0.3)
+        assert error == pytest.approx(measured[f"val/{Path(entry['file']).name}"], rel=1e-4)
     (tmp_path / "boxes.csv").write_text("a.jpg,1,2,3\n")
     assert main(arguments) == 2
     assert "boxes.csv: line 1: box: expected four finite numbers, got [1.0, 2.0, 3.0]" in capfd.readouterr().err
