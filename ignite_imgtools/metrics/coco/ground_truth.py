@@ -45,8 +45,9 @@ class GroundTruth:
 
     def __init__(self, coco: Any):
         images, categories, annotations = (_entries(coco, *names) for names in _TABLES)
-        self._images = {image["id"]: image for image in images}
-        self.image_ids = np.unique(_integers("image", "id", images))
+        ids_of_images = _integers("image", "id", images)
+        self._images = dict(zip(ids_of_images.tolist(), images, strict=True))
+        self.image_ids = np.unique(ids_of_images)
         named = dict(zip(_integers("category", "id", categories).tolist(), categories, strict=True))
         self.category_ids = np.array(sorted(named), dtype=np.int64)
         self.category_names = _distinct_names({id_: named[id_] for id_ in sorted(named)})
