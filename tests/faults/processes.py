@@ -52,7 +52,8 @@ class Outcome(NamedTuple):
 
     seconds: float
     status: int
-    good: bool
+    in_time: bool
+    as_told: bool
     told: str
     output: str
 
@@ -93,8 +94,8 @@ def run_fault(launcher: str, fault: str, folder: Path) -> Outcome:
     # Before torchrun's table, and the status that idist.Parallel adds to what a process said before it ended.
     last = " ".join(lines[-40:]) if launcher == "torchrun" else "\n".join(lines[-2:])
     found = re.search(pattern, last, re.MULTILINE) if pattern else None
-    good = status != 0 and not left and seconds <= limit and (found is not None or not pattern)
-    return Outcome(seconds, status, good, found.group() if found else (lines or [""])[-1], "\n".join(lines))
+    in_time, as_told = not left and seconds <= limit, found is not None or not pattern
+    return Outcome(seconds, status, in_time, as_told, found.group() if found else (lines or [""])[-1], "\n".join(lines))
 
 
 def _wait_for(path: Path, text: str) -> None:
@@ -126,8 +127,9 @@ def main() -> int:
         for fault in options.faults:
             with tempfile.TemporaryDirectory() as folder:
                 outcome = run_fault(launcher, fault, Path(folder))
-            tried, right = tried + 1, right + outcome.good
-            mark = "as promised" if outcome.good else "NOT AS PROMISED"
+            good = outcome.status != 0 and outcome.in_time and outcome.as_told
+            tried, right = tried + 1, right + good
+            mark = "as promised" if good else "NOT AS PROMISED"
             print(
                 f"{launcher:9} {fault:16} {outcome.seconds:5.1f} s  status {outcome.status:4}  {mark}: {outcome.told}",
                 flush=True,
