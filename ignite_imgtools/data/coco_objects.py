@@ -13,7 +13,7 @@ import numpy as np
 
 from .detection_table import Category, boxes_xywh_to_clipped_xyxy
 from .faults import REACH, shown
-from .segmentations import BadSegmentation, SegmentationBuilder, Segmentations
+from .segmentations import LONGEST_OUTLINE, BadSegmentation, SegmentationBuilder, Segmentations
 
 __all__ = ["ObjectColumns", "as_int", "came_of"]
 
@@ -142,6 +142,8 @@ class ObjectColumns:
         # Written so that NaN is refused too. To raster a polygon costs memory by its length, in the image or not.
         far = ~(segmentations.reach() <= self._reach())
         self._refuse(far, "segmentation", "finite points near the image", lambda _: "points far away or not finite")
+        expected = f"outlines of at most {LONGEST_OUTLINE:,} pixels"
+        self._refuse(segmentations.endless(), "segmentation", expected, lambda _: "a longer one")
         return segmentations
 
     def keypoints(self, categories: tuple[Category, ...]) -> np.ndarray | None:

@@ -10,7 +10,10 @@ import numpy as np
 
 from .ragged import Ragged, pack_bytes
 
-__all__ = ["BadSegmentation", "SegmentationBuilder", "Segmentations", "rle_counts"]
+__all__ = ["LONGEST_OUTLINE", "BadSegmentation", "SegmentationBuilder", "Segmentations", "rle_counts"]
+
+LONGEST_OUTLINE = 2_000_000
+"""Largest sum of the edges of a polygon, each by its larger side, in pixels."""
 
 
 class BadSegmentation(ValueError):
@@ -73,6 +76,22 @@ class Segmentations:
         if filled.any():
             reach[filled] = np.maximum.reduceat(np.abs(self.polygons.values), value_starts[:-1][filled])
         return reach
+
+    def endless(self) -> np.ndarray:
+        """Whether an outline of each object is longer than any of an image is: bool ``[N]``.
+
+        To raster one takes memory by its length, which pycocotools counts in 32 bits: beyond, it takes too little.
+        """
+        owners = np.repeat(np.arange(len(self)), np.diff(self.polygon_starts))
+        endless = np.zeros(len(self), dtype=bool)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # No edge is longer than twice the reach: that clears nearly all of them.
+            longest = np.diff(self.polygons.starts) * self.reach()[owners]
+            for row in np.flatnonzero(longest > LONGEST_OUTLINE).tolist():
+                points = self.polygons[row].reshape(-1, 2)
+                length = np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum()
+                endless[owners[row]] |= not length <= LONGEST_OUTLINE
+        return endless
 
 
 class SegmentationBuilder:

@@ -73,6 +73,10 @@ BAD_ANNOTATIONS = {
     "text polygon": (set_ann(segmentation=[["a"] * 6]), "segmentation: expected polygons .* that is not a number"),
     "flat polygon": (set_ann(segmentation=[1, 2, 3, 4, 5, 6]), "segmentation: expected polygons .* got int"),
     "far polygon": (set_ann(segmentation=[[0, 0, 1e9, 0, 0, 1e9]]), "segmentation: expected finite points near the"),
+    "endless polygon": (
+        set_ann(segmentation=[[-390, 0, 390, 1] * 3000]),
+        "segmentation: expected outlines of at most 2,000,000 pixels, got a longer one",
+    ),
     "nan polygon": (set_ann(segmentation=[[0, 0, float("nan"), 0, 0, 9]]), "segmentation: expected finite points near"),
     "rle of another size": (set_ann(segmentation={"size": [40, 30], "counts": [1200]}), "got size .40, 30.;"),
     "rle too long": (set_ann(segmentation={"size": [30, 40], "counts": [0, 9999]}), "got runs of 9999 pixels"),

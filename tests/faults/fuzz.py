@@ -142,7 +142,7 @@ class Mutator:
                     break
             elif kind == 1 and isinstance(place, list) and place is not root:
                 place.append(copy.deepcopy(place[key]))
-            elif kind == 2 and type(place[key]) in (int, float):
+            elif kind == 2 and type(place[key]) in (int, float) and abs(place[key]) < 1e300:
                 place[key] = place[key] * draw.choice((-1, 0, 0.5, 10, 1e3, 1e9)) + draw.choice((0, 1, -1))
             else:
                 place[key] = copy.deepcopy(draw.choice(_VALUES))

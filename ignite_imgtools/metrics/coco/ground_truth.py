@@ -17,7 +17,7 @@ from ignite_imgtools.metrics.coco.parameters import Parameters
 
 __all__ = ["GroundTruth"]
 
-_MAX_PIXELS = 2**31 - 1
+_MAX_PIXELS = 178_956_970  # where image decoders take an image for a bomb
 
 
 class GroundTruth:

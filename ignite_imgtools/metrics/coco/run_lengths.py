@@ -38,6 +38,8 @@ class Runs:
 # The characters of compressed run lengths, and how far from the image, in lengths of its longer side, polygons may go.
 _CHARACTERS = bytes(range(48, 112))
 _REACH = 10
+# Largest sum of the edges of a polygon, each by its larger side, in pixels.
+_LONGEST_OUTLINE = 2_000_000
 
 # pycocotools' area and others hold the number of masks in 8 bits under NumPy 2.
 _MANY = 255
@@ -113,6 +115,12 @@ def _check_reach(polygons: Sequence[Sequence[float]], height: int, width: int) -
     # Written so that NaN is refused too.
     if numbers.ndim != 1 or not np.abs(numbers).max(initial=0) <= _REACH * max(height, width):
         raise ValueError("points far away from the image, or not finite")
+    for polygon in polygons:
+        # No edge is longer than twice the reach: that clears nearly all of them.
+        if len(polygon) * _REACH * max(height, width) > _LONGEST_OUTLINE:
+            points = np.array(polygon[: len(polygon) // 2 * 2], dtype=np.float64).reshape(-1, 2)
+            if np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum() > _LONGEST_OUTLINE:
+                raise ValueError("an outline that is longer than any of an image")
 
 
 def _short(value: Any) -> str:
