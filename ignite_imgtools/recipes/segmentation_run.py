@@ -50,6 +50,8 @@ class SegmentationConfig(RunConfig):
     """Probability of a horizontal flip."""
     vflip: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Probability of a vertical flip."""
+    jitter: Annotated[float, tyro.conf.arg(metavar="X")] = 0.0
+    """Change brightness, contrast and saturation by up to this share."""
     mean: tuple[float, float, float] | None = None
     """Mean of red, green and blue in 0..1, subtracted from images."""
     std: tuple[float, float, float] | None = None
@@ -247,6 +249,7 @@ class SegmentationRecipe:
             config.crop_size,
             hflip=config.hflip,
             vflip=config.vflip,
+            jitter=config.jitter,
             fill=[round(255 * min(max(value, 0.0), 1.0)) for value in config.mean],
         )
         return data.open_segmentation_data(

@@ -68,6 +68,21 @@ def test_saliency_is_scaled_to_one_shape_then_cut():
     assert mask.sum() <= 64
 
 
+def test_colours_change_and_masks_and_padding_do_not():
+    torch.manual_seed(0)
+    image, mask = torch.full((3, 20, 20), 100, dtype=torch.uint8), torch.arange(400).reshape(20, 20) % 5
+    transform = segmentation_train((20, 20), (20, 24), hflip=0, jitter=0.5, fill=FILL)
+    levels = set()
+    for _ in range(20):
+        changed, same = transform(image, mask)
+        inside = same != 255
+        assert torch.equal(same[inside], mask.flatten())
+        assert (changed[:, ~inside] == torch.tensor(FILL, dtype=torch.uint8)[:, None]).all()
+        levels.add(int(changed[0][inside][0]))
+    assert min(levels) < 75
+    assert max(levels) > 125
+
+
 def test_shorter_side_takes_all_lengths():
     transform = segmentation_train((10, 14), 14, hflip=0)
     lengths = set()
@@ -148,6 +163,7 @@ def test_masks_that_do_not_fit(mask):
         (lambda: segmentation_train(crop_size=0), "crop_size must be at least 1 pixel, got 0"),
         (lambda: saliency_train(crop=(3, 0)), r"crop must be at least 1 pixel, got \(3, 0\)"),
         (lambda: saliency_train(resize=0), "resize must be at least 1 pixel, got 0"),
+        (lambda: segmentation_train(jitter=2), "jitter must lie between 0 and 1, got 2"),
         (lambda: segmentation_train(hflip=1.5), "hflip must be a probability from 0 to 1, got 1.5"),
         (lambda: segmentation_train(vflip=math.nan), "vflip must be a probability from 0 to 1, got nan"),
         (lambda: segmentation_train(fill=(0.5, 2)), r"fill must be three numbers from 0 to 255, got \(0.5, 2\)"),

@@ -124,9 +124,10 @@ def segmentation_train(
     *,
     hflip: float = 0.5,
     vflip: float = 0.0,
+    jitter: float = 0.0,
     fill: Sequence[int] = _FILL,
 ) -> DenseTransform:
-    """Augmentation to train a segmentation model with: scale, mirror, crop.
+    """Augmentation to train a segmentation model with: scale, mirror, change of colours, crop.
 
     Args:
         base_size: the shorter side becomes one of the lengths from the first to the second, both included, in
@@ -135,6 +136,8 @@ def segmentation_train(
             padded: with ``fill``, their masks with 255.
         hflip: probability of mirroring left and right.
         vflip: probability of mirroring up and down.
+        jitter: 0 to 1; brightness, contrast and saturation are each multiplied by a number between 1 - ``jitter`` and
+            1 + ``jitter``.
         fill: a colour 0 to 255, the one that becomes 0 by the model's normalisation: by default ImageNet's mean.
 
     Raises:
@@ -144,7 +147,11 @@ def segmentation_train(
     if not 1 <= smallest <= largest:
         raise ValueError(f"base_size must be two lengths from 1 on, the smaller one first, got {base_size}")
     scale = _RandomShortSide(smallest, largest)
-    return DenseTransform([scale, *_flips(hflip, vflip), _crop(crop_size, fill, ignored=255)])
+    if not 0 <= jitter <= 1:
+        raise ValueError(f"jitter must lie between 0 and 1, got {jitter}")
+    colours = [v2.ColorJitter(jitter, jitter, jitter)] if jitter else []
+    # The crop comes last: what it pads with keeps its colour.
+    return DenseTransform([scale, *_flips(hflip, vflip), *colours, _crop(crop_size, fill, ignored=255)])
 
 
 def segmentation_eval() -> DenseTransform:
