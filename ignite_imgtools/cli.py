@@ -287,7 +287,7 @@ def _check(args: list[str]) -> int:
         _Check,
         args,
         "check",
-        f"Find what is wrong with a data set, decoding masks of classes but no images. FORMAT: {formats}.",
+        f"Find what is wrong with a data set, decoding masks of classes, and images with --decode. FORMAT: {formats}.",
     )
     if parsed.format not in check.FORMATS:
         raise _UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")

@@ -1,6 +1,7 @@
 """Finding all that is wrong with a data set, in one pass over its annotations and the headers of its images.
 
-Images are not decoded. Masks of segmentation and saliency are: what they say shows in no header.
+Images are not decoded, unless that is asked for. Masks of segmentation and saliency are: what they say shows in no
+header.
 """
 
 from __future__ import annotations

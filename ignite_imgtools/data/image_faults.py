@@ -31,8 +31,11 @@ _decoding: ContextVar[bool] = ContextVar("decoding", default=False)
 
 @contextmanager
 def images_decoded() -> Iterator[None]:
-    """Within it :func:`examine_image` decodes too. That finds damage in the middle of a file, which costs a hundred
-    times as much: nothing but decoding shows it."""
+    """Within it :func:`examine_image` decodes too, which costs a hundred times as much.
+
+    Nothing else shows damage in the middle of a file. Of JPEGs it finds each loss of a kilobyte and about two of three
+    losses of 64 bytes: a shorter one may leave a stream that is valid, of another picture.
+    """
     token = _decoding.set(True)
     try:
         yield

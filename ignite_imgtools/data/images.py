@@ -79,7 +79,8 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 
     JPEG is decoded by torchvision, PNG, BMP, GIF (first frame), JPEG 2000, PPM, TIFF and WebP by Pillow. Grey and
     palette images become RGB, transparency is dropped, 16 bits a channel are scaled to 8 (of colours the upper 8 are
-    taken), EXIF orientation is applied.
+    taken), EXIF orientation is applied. Damage in the middle of a JPEG that libjpeg gets over is no error: it leaves a
+    part of the picture grey or shifted. ``check --decode`` finds it.
 
     Returns:
         uint8 ``[3, H, W]``, RGB.
