@@ -23,7 +23,6 @@ from torch import nn
 
 from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
 
-
 # Levels of the pyramid begin at small objects, since the images are small.
 _ANCHORS = ((8, 11), (16, 23), (32, 45), (64, 91), (128, 181))
 _SMALL_HEADS: dict[str, Any] = {

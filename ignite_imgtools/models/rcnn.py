@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision import models
 from torchvision.models.detection import (
     FasterRCNN,
@@ -201,7 +202,7 @@ def keypoint_rcnn(
 
 
 class _MaskTransform(GeneralizedRCNNTransform):
-    """torchvision's transform, that gives masks back as bits of the image and not as floating point numbers."""
+    """torchvision's transform, without masks as floating point numbers, neither of targets nor of detections."""
 
     @classmethod
     def of(cls, transform: GeneralizedRCNNTransform) -> _MaskTransform:
@@ -213,6 +214,16 @@ class _MaskTransform(GeneralizedRCNNTransform):
             transform.size_divisible,
             transform.fixed_size,
         )
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        masks = None if target is None else target.pop("masks", None)
+        image, target = super().resize(image, target)
+        if target is not None and masks is not None:
+            # The nearest pixel needs no arithmetic, and floats of all masks of an image are gigabytes for a crowd.
+            target["masks"] = functional.interpolate(masks[:, None].to(torch.uint8), size=image.shape[-2:])[:, 0]
+        return image, target
 
     def postprocess(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ignite_imgtools import models
 
@@ -119,6 +120,22 @@ def test_masks_are_those_of_torchvision_above_a_half() -> None:
         assert found["masks"].dtype == torch.bool
         assert found["masks"].shape == (len(masks), 1, *image.shape[1:])
         assert torch.equal(found["masks"], expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 61), (40, 203), (128, 128)])
+def test_masks_of_targets_are_resized_as_by_torchvision(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    ours = models.mask_rcnn(3, **SMALL, representation=32, mask_layers=(16,)).transform
+    theirs = GeneralizedRCNNTransform(ours.min_size, ours.max_size, ours.image_mean, ours.image_std)
+    image = torch.rand(3, height, width)
+    boxes, masks = torch.tensor([[3.0, 4, 30, 35]] * 5), torch.rand(5, height, width) > 0.5
+    target = {"boxes": boxes, "masks": masks.to(torch.uint8)}
+    (resized, (got,)), (expected_image, (expected,)) = (t([image], [dict(target)]) for t in (ours, theirs))
+    assert torch.equal(resized.tensors, expected_image.tensors)
+    assert torch.equal(got["boxes"], expected["boxes"])
+    assert got["masks"].dtype == expected["masks"].dtype
+    assert torch.equal(got["masks"], expected["masks"])
+    assert set(target) == {"boxes", "masks"}  # what was given is as it was
 
 
 def test_a_backbone_of_one_feature_map() -> None:
