@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 import os
@@ -97,7 +98,8 @@ def load_weights(
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The weights in a file: a state dict, or a checkpoint that holds one under ``"model"`` or ``"state_dict"``.
 
-    Names lose the ``module.`` and ``_orig_mod.`` of wrappers. No code in the file is executed.
+    Names lose the ``module.`` and ``_orig_mod.`` of wrappers. No code in the file is executed. Checkpoints of the
+    widely copied training scripts and of torchvision's references, with an ``argparse.Namespace`` in them, are read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -112,7 +114,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
                 # torch stores; a compressed entry could unfold to any size.
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     raise ValueError("an entry is compressed, which torch.save never does")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Training scripts put their parsed arguments beside the weights: a Namespace holds values, and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"weights {path}: not a file of weights that can be read safely ({reason})") from error

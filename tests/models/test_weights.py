@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import pickle
@@ -138,3 +139,28 @@ def test_default_weights_that_cannot_be_downloaded(hub, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(ValueError, match=r"cannot download https://.*resnet18.* \(no network\); put that file at"):
         faster_rcnn(3, backbone="resnet18", weights="default")
+
+
+def test_checkpoints_with_the_arguments_of_a_script(tmp_path):
+    model, path = nn.Linear(2, 3), tmp_path / "model_3.pth"
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    arguments = argparse.Namespace(lr=0.02, data_path="/data", resume="", amp=False, lr_steps=[7, 12])
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [7, 12])
+    content = {"model": {f"module.{k}": v for k, v in model.state_dict().items()}, "optimizer": optimizer.state_dict()}
+    torch.save(content | {"lr_scheduler": scheduler.state_dict(), "epoch": 3, "args": arguments}, path)
+    read = read_weights(path)
+    assert read.keys() == model.state_dict().keys()
+    assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
+
+
+class _Namespace(argparse.Namespace):
+    def __setstate__(self, state):
+        raise AssertionError("code of the file was run")
+
+
+def test_what_only_looks_like_arguments_is_not_run(tmp_path):
+    torch.save({"model": {"weight": torch.ones(1)}, "args": _Namespace(lr=1)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: not a file of weights that can be read safely"):
+        read_weights(tmp_path / "a.pth")
