@@ -105,7 +105,10 @@ def _points(row: dict[str, Any], count: int) -> np.ndarray | None:
     value = row.get("keypoints")
     if not isinstance(value, list) or len(value) != 3 * count or not all(type(v) in (int, float) for v in value):
         return None
-    points = np.array(value, np.float64).reshape(count, 3)
+    try:
+        points = np.array(value, np.float64).reshape(count, 3)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
     return points if np.isfinite(points).all() and np.isin(points[:, 2], (0, 1, 2)).all() else None
 
 

@@ -230,6 +230,10 @@ def _annotation_targets(folder: Path) -> dict[str, Target]:
         _one_line(faults)
         _use(table)
 
+    def check_people(content: bytes) -> None:
+        coco_file.write_bytes(content)
+        _one_line(check_dataset("coco_keypoints", folder / "coco"))
+
     coco = Target([json.dumps(c).encode() for c in (coco_content(), people)], read_coco_file, (), is_json=True)
 
     voc = write_voc_folder(folder / "voc")
@@ -280,6 +284,7 @@ def _annotation_targets(folder: Path) -> dict[str, Target]:
     shares = b"0 0.5 0.5 0.25 0.5\n1 0.25 0.2 0.5 0.4\n"
     return {
         "COCO json": coco,
+        "keypoints json": Target([json.dumps(people).encode()], check_people, (), is_json=True),
         "VOC xml": Target([good_xml, (voc / "Annotations" / "b.xml").read_bytes()], read_voc_xml),
         "VOC list": Target([good_names, b"a 1\nb -1\n"], read_voc_list),
         "YOLO labels": Target([shares], read_label),
