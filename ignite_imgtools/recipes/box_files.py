@@ -98,7 +98,7 @@ def _of_json(text: str, file: Path) -> Iterator[tuple[str | int, list[GivenBox]]
             continue
         try:
             name, detections = str(entry["file"]), [dict(detection) for detection in entry["detections"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where}: expected file and a list of detections, as predict writes them") from error
         yield name, [_detection(detection, where) for detection in detections]
 
@@ -107,7 +107,7 @@ def _coco_result(entry: dict[str, Any], where: str) -> tuple[int, list[GivenBox]
     try:
         x, y, width, height = map(float, entry["bbox"])
         image_id, category_id, score = int(entry["image_id"]), int(entry["category_id"]), float(entry["score"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{where}: expected image_id, category_id, bbox [x, y, width, height] and score, got {str(entry)[:60]}; "
             "correct it"
@@ -118,15 +118,17 @@ def _coco_result(entry: dict[str, Any], where: str) -> tuple[int, list[GivenBox]
 def _detection(detection: dict[str, Any], where: str) -> GivenBox:
     try:
         values, score = [float(value) for value in detection["box"]], float(detection.get("score", 1.0))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: box: expected [x1, y1, x2, y2], got {detection.get('box')}; correct it") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{where}: box: expected [x1, y1, x2, y2], got {str(detection.get('box'))[:60]}; correct it"
+        ) from error
     name = detection.get("name")
     return _checked(values, where)._replace(score=score, name=None if name is None else str(name))
 
 
 def _checked(values: list[float], where: str) -> GivenBox:
     if len(values) != 4 or not all(map(math.isfinite, values)):
-        raise DataError(f"{where}: box: expected four finite numbers, got {values}; correct it")
+        raise DataError(f"{where}: box: expected four finite numbers, got {str(values)[:60]}; correct it")
     x1, y1, x2, y2 = values
     if x2 <= x1 or y2 <= y1:
         raise DataError(f"{where}: box: expected x1 < x2 and y1 < y2, got {x1:g} {y1:g} {x2:g} {y2:g}; correct it")

@@ -413,7 +413,8 @@ def _evaluation_targets(folder: Path) -> dict[str, Target]:
     return {
         "COCO results": Target(seeds, lambda c: evaluate(good, c), (DataError,), is_json=True),
         "COCO truth": Target([good], lambda c: evaluate(c, everything), (DataError,), is_json=True),
-        "boxes": Target([json.dumps(predicted).encode(), b"a.jpg,1,2,3,4\n"], read_box_file, (DataError,)),
+        "boxes": Target([json.dumps(predicted).encode(), b"a.jpg,1,2,3,4\n"], read_box_file),
+        "boxes json": Target([json.dumps(predicted).encode(), seeds[0]], read_box_file, is_json=True),
         "persons' boxes": Target([seeds[0]], read_person_boxes, (DataError,), is_json=True),
     }
 

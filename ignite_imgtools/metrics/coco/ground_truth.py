@@ -150,13 +150,8 @@ class GroundTruth:
         return ignored | (self.area < lowest) | (self.area > highest)
 
     def _num_keypoints(self) -> NDArray[np.float64]:
-        return np.array(
-            [
-                a["num_keypoints"] if "num_keypoints" in a else np.count_nonzero(np.array(a["keypoints"])[2::3])
-                for a in self.annotations
-            ],
-            dtype=np.float64,
-        )
+        counted = [a if "num_keypoints" in a else {**a, "num_keypoints": _count_labelled(a)} for a in self.annotations]
+        return _numbers("num_keypoints", counted, ())
 
 
 _TABLES = (("images", "imgs"), ("categories", "cats"), ("annotations", "anns"))
@@ -198,18 +193,26 @@ def _numbers(key: str, entries: Sequence[Mapping[str, Any]], shape: tuple[int, .
         array = np.array([entry[key] for entry in entries], dtype=np.float64).reshape(len(entries), *shape)
         if np.isfinite(array).all():
             return array
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass
     expected = f"{shape[0]} finite numbers" if shape else "a finite number"
     where = _first("annotation", entries, lambda entry: not _is_finite(entry.get(key), shape))
     entry = next(entry for entry in entries if not _is_finite(entry.get(key), shape))
-    raise DataError(f"{where}: {key!r} must be {expected}, got {entry.get(key)!r}")
+    raise DataError(f"{where}: {key!r} must be {expected}, got {entry.get(key)!r:.200}")
+
+
+def _count_labelled(annotation: Mapping[str, Any]) -> int | None:
+    """How many of the keypoints are labelled; ``None`` where there are none to count."""
+    try:
+        return int(np.count_nonzero(np.asarray(annotation["keypoints"])[2::3]))
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return array.shape == shape and bool(np.isfinite(array).all())
 
