@@ -65,7 +65,7 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "faster_rcnn": _rcnn(models.faster_rcnn),
     "mask_rcnn": _rcnn(models.mask_rcnn, mask_layers=(64, 64)),
     "keypoint_rcnn": _rcnn(models.keypoint_rcnn, keypoint_layers=(64, 64)),
-    "retinanet": _one_stage(models.retinanet, (16, 32, 64, 96, 128)),
+    "retinanet": _one_stage(models.retinanet, (8, 16, 32, 64, 128)),
     "fcos": _one_stage(models.fcos, (8, 16, 32, 64, 128)),
     "ssd300": lambda dataset, size: models.ssd300(len(dataset.class_names) + 1),
     "ssdlite": lambda dataset, size: models.ssdlite(len(dataset.class_names) + 1),

@@ -222,7 +222,9 @@ class _MaskTransform(GeneralizedRCNNTransform):
         image, target = super().resize(image, target)
         if target is not None and masks is not None:
             # The nearest pixel needs no arithmetic, and floats of all masks of an image are gigabytes for a crowd.
-            target["masks"] = functional.interpolate(masks[:, None].to(torch.uint8), size=image.shape[-2:])[:, 0]
+            masks = masks.to(torch.uint8)
+            same = masks.shape[-2:] == image.shape[-2:]
+            target["masks"] = masks if same else functional.interpolate(masks[:, None], size=image.shape[-2:])[:, 0]
         return image, target
 
     def postprocess(
