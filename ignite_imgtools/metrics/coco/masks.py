@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ignite_imgtools.formats import DataError
 from ignite_imgtools.metrics.coco import bitmaps, run_lengths
 from ignite_imgtools.metrics.coco.bitmaps import PackedCrop
 from ignite_imgtools.metrics.coco.candidates import starts_of
@@ -62,10 +61,6 @@ class TruthMasks:
         runs = run_lengths.runs_of([self._run_lengths[row] for row in rows.tolist()])
         images, place = np.unique(self._truth.image[rows], return_inverse=True)
         sizes = np.array([self._truth.image_size(index) for index in images.tolist()], dtype=np.int64).reshape(-1, 2)
-        beyond = runs.ends > sizes[place].prod(axis=1)[runs.mask]
-        if beyond.any():
-            annotation = self._truth.annotations[rows[runs.mask[beyond][0]]]
-            raise DataError(f"annotation {annotation['id']}: run lengths of more pixels than the image has")
         crops = bitmaps.crops_of_runs(runs, sizes[place, 0], sizes[place, 1])
         return {int(rows[number]): crop for number, crop in crops.items()}
 

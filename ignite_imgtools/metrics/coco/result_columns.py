@@ -16,7 +16,7 @@ from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
 from ignite_imgtools.metrics.coco.keypoints import keypoint_areas
 from ignite_imgtools.metrics.coco.masks import RunLengthMasks
 from ignite_imgtools.metrics.coco.ordering import find_sorted
-from ignite_imgtools.metrics.coco.run_lengths import RunLengths, areas, compressed
+from ignite_imgtools.metrics.coco.run_lengths import RunLengths, areas, check_coverage, compressed
 
 __all__ = ["detections_of_results"]
 
@@ -118,6 +118,7 @@ class _Listed:
         """``n`` masks."""
         boxes = self.boxes.tolist() if self._kind == "bbox" else None
         masks = []
+        given: list[int] = []
         for row, (result, image) in enumerate(zip(self._results, self._images.tolist(), strict=True)):
             where = f"result {self._order[row]}"
             if "segmentation" in result:
@@ -128,6 +129,9 @@ class _Listed:
             else:
                 raise DataError(f"{where} has no 'segmentation'")
             masks.append(compressed(segmentation, *self._truth.image_size(image), where=where))
+            if isinstance(segmentation, Mapping):
+                given.append(row)
+        check_coverage([masks[row] for row in given], [f"result {self._order[row]}" for row in given])
         return masks
 
     @cached_property

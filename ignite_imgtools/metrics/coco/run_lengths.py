@@ -15,7 +15,7 @@ from ignite_imgtools.formats import DataError
 from ignite_imgtools.metrics.coco.candidates import starts_of
 from ignite_imgtools.metrics.coco.ordering import rank_in_group
 
-__all__ = ["RunLengths", "Runs", "areas", "compressed", "compressed_all", "encode", "runs_of"]
+__all__ = ["RunLengths", "Runs", "areas", "check_coverage", "compressed", "compressed_all", "encode", "runs_of"]
 
 RunLengths = dict[str, Any]
 """``{"size": [height, width], "counts": bytes}``, the form pycocotools computes with."""
@@ -43,6 +43,8 @@ _LONGEST_OUTLINE = 2_000_000
 
 # pycocotools' area and others hold the number of masks in 8 bits under NumPy 2.
 _MANY = 255
+# So many masks are looked at together: their run lengths take some megabytes.
+_BLOCK = 4096
 
 
 def compressed(segmentation: Any, height: int, width: int, where: str) -> RunLengths:
@@ -96,10 +98,13 @@ def compressed_all(segmentations: Sequence[Any], height: int, width: int, names:
             _check_reach(polygons, height, width)
             for place, mask in zip(single, coco_mask.frPyObjects(polygons, height, width), strict=True):
                 result[place] = mask
-    return [
+    masks = [
         compressed(segmentation, height, width, name) if mask is None else mask
         for mask, segmentation, name in zip(result, segmentations, names, strict=True)
     ]
+    given = [place for place, segmentation in enumerate(segmentations) if isinstance(segmentation, Mapping)]
+    check_coverage([masks[place] for place in given], [names[place] for place in given])
+    return masks
 
 
 def _checked_text(text: bytes) -> bytes:
@@ -154,11 +159,44 @@ def runs_of(run_lengths: Sequence[RunLengths]) -> Runs:
     highest bit of the last group giving the sign. Numbers are the lengths of runs of zeros and ones by turns; from the
     fourth on the difference to the length two before is written.
     """
+    mask, number, lengths = _lengths_of(run_lengths)
+    ends = _running_sum(lengths, mask)
+    ones = np.flatnonzero((number % 2 == 1) & (lengths > 0))
+    return Runs(mask[ones], (ends - lengths)[ones], ends[ones])
+
+
+def check_coverage(run_lengths: Sequence[RunLengths], names: Sequence[str]) -> None:
+    """Refuse run lengths that do not add up to their image.
+
+    pycocotools goes through the runs of two masks at once until both images are full: with fewer pixels it never ends,
+    or reads what lies behind them.
+
+    Raises:
+        DataError: the runs of a mask, named by ``names``, are not those of its size.
+    """
+    for start in range(0, len(run_lengths), _BLOCK):
+        block = run_lengths[start : start + _BLOCK]
+        mask, _, lengths = _lengths_of(block)
+        totals = np.bincount(mask, weights=lengths, minlength=len(block))
+        pixels = np.array([height * width for height, width in (entry["size"] for entry in block)], dtype=np.float64)
+        bad = totals != pixels
+        bad[mask[(lengths < 0) | (lengths > pixels[mask])]] = True
+        if bad.any():
+            place = int(bad.argmax())
+            height, width = block[place]["size"]
+            raise DataError(
+                f"{names[start + place]}: expected run lengths of {height} x {width} pixels, got {totals[place]:.0f}"
+            )
+
+
+def _lengths_of(run_lengths: Sequence[RunLengths]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """All run lengths, mask by mask: of each the mask that it belongs to, its number there from 0, and itself."""
     texts = [mask["counts"] for mask in run_lengths]
     codes = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((codes & 0x20) == 0)
     if not len(last):
-        return Runs(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, nothing, nothing
     first = np.append(0, last[:-1] + 1)
     groups = last - first + 1
     place = np.arange(len(codes)) - np.repeat(first, groups)
@@ -170,9 +208,7 @@ def runs_of(run_lengths: Sequence[RunLengths]) -> Runs:
     lengths = values.copy()
     for places in (np.flatnonzero(number % 2 == 1), np.flatnonzero((number % 2 == 0) & (number > 0))):
         lengths[places] = _running_sum(values[places], mask[places])
-    ends = _running_sum(lengths, mask)
-    ones = np.flatnonzero((number % 2 == 1) & (lengths > 0))
-    return Runs(mask[ones], (ends - lengths)[ones], ends[ones])
+    return mask, number, lengths
 
 
 def _running_sum(values: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:

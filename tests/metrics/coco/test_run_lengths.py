@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from ignite_imgtools.formats import DataError
-from ignite_imgtools.metrics.coco.run_lengths import areas, compressed, compressed_all, encode, runs_of
+from ignite_imgtools.metrics.coco.run_lengths import areas, check_coverage, compressed, compressed_all, encode, runs_of
 
 
 def test_runs_are_those_of_the_mask() -> None:
@@ -64,3 +64,34 @@ def test_every_form_of_segmentation(segmentation: Any) -> None:
 def test_the_bad_one_of_several_is_named() -> None:
     with pytest.raises(DataError, match="annotation 8: expected polygons or run lengths as segmentation, got"):
         compressed_all([[_POLYGON], [["a"] * 6]], 10, 12, ["annotation 7", "annotation 8"])
+
+
+def test_runs_have_to_cover_their_image() -> None:
+    good = [{"size": [30, 40], "counts": [0, 150, 1050]}, {"size": [30, 40], "counts": [1200]}]
+    masks = [compressed(mask, 30, 40, "it") for mask in good]
+    check_coverage(masks * 3000, ["it"] * 6000)
+    check_coverage([], [])
+    for counts in ([0, 150, 10], [0, 150, 1051], [], [0, 0, 0]):
+        bad = coco_mask.frPyObjects({"size": [30, 40], "counts": counts}, 30, 40)
+        names = [f"mask {number}" for number in range(6000)]
+        came = f"mask 5000: expected run lengths of 30 x 40 pixels, got {sum(counts)}"
+        with pytest.raises(DataError, match=came):
+            check_coverage([*masks * 2500, bad, *masks[:1]], names)
+        with pytest.raises(DataError, match="annotation 3"):
+            compressed_all([{"size": [30, 40], "counts": counts}], 30, 40, ["annotation 3"])
+
+
+@pytest.mark.parametrize("counts", ["o", "0`", "\0", "0\0", "~", "\ud800"])
+def test_garbled_texts_never_come_to_pycocotools(counts: str) -> None:
+    with pytest.raises(DataError, match="it: expected polygons or run lengths"):
+        compressed({"size": [30, 40], "counts": counts}, 30, 40, "it")
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [[[1e9, 0, 0, 1e9, 1, 1]], [[float("nan")] * 6], [[-390, 0, 390, 1] * 3000], [{"counts": [1]}], [[1, "2"]]],
+)
+def test_outlines_that_take_more_memory_than_there_is(polygons: Any) -> None:
+    for masks in (lambda: compressed(polygons, 30, 40, "it"), lambda: compressed_all([polygons], 30, 40, ["it"])):
+        with pytest.raises(DataError, match="it: expected polygons or run lengths"):
+            masks()

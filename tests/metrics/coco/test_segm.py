@@ -73,7 +73,7 @@ def test_bad_masks_are_refused_in_one_line(masks: Any, message: str) -> None:
     [
         (None, "annotation 1: expected polygons or run lengths as segmentation, got None"),
         ([], r"annotation 1: expected polygons or run lengths as segmentation, got \[\]"),
-        ({"size": [8, 9], "counts": [0, 80]}, "annotation 1: run lengths of more pixels than the image has"),
+        ({"size": [8, 9], "counts": [0, 80]}, "annotation 1: expected run lengths of 8 x 9 pixels, got 80"),
         ({"size": [9, 8], "counts": [72]}, r"annotation 1: run lengths of size \[9, 8\] for an image of size \[8, 9\]"),
     ],
 )
