@@ -496,7 +496,7 @@ def run_target(name: str, target: Target, inputs: int, *, seed: int = 0, keep: P
         begin = time.process_time()
         problem = ""
         try:
-            with _alarm():
+            with _alarm(ends_process=keep is not None):
                 target.read(content)
         except target.refusals as error:
             refused += 1
@@ -539,16 +539,20 @@ def _resident_kilobytes() -> int:
 
 
 @contextlib.contextmanager
-def _alarm(seconds: int = 60) -> Iterator[None]:
+def _alarm(seconds: int = 30, *, ends_process: bool) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeoutError(f"no answer within {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
+    if ends_process:  # no signal interrupts a loop in C; the input is in the file "newest"
+        faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
         yield
     finally:
         signal.alarm(0)
+        if ends_process:
+            faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
 
 
