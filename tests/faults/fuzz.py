@@ -363,6 +363,8 @@ def _mask_targets() -> dict[str, Target]:
 
 
 def _evaluation_targets(folder: Path) -> dict[str, Target]:
+    from pycocotools import mask as mask_utils
+
     content = coco_content()
     for row in content["annotations"]:
         x, y, width, height = row["bbox"]
@@ -372,7 +374,8 @@ def _evaluation_targets(folder: Path) -> dict[str, Target]:
         {key: row[key] for key in ("image_id", "category_id", "bbox", "segmentation", "keypoints")} | {"score": 0.5}
         for row in content["annotations"]
     ]
-    strings = {"size": [30, 40], "counts": "`0n01O10000000000000000000000000Pl0"}
+    encoded = mask_utils.encode(np.asfortranarray(labels(0, [0, 1])))
+    string = {"size": [30, 40], "counts": encoded["counts"].decode()}
     results = [
         [{key: row[key] for key in ("image_id", "category_id", "score", kind)} for row in rows]
         for kind in ("bbox", "segmentation", "keypoints")
@@ -408,7 +411,7 @@ def _evaluation_targets(folder: Path) -> dict[str, Target]:
         _read_detections(boxes)
 
     predicted = [{"file": "a.jpg", "detections": [{"box": [1, 2, 3, 4], "score": 0.5, "name": "cat"}]}]
-    seeds = [json.dumps(r).encode() for r in (*results, [{**results[1][0], "segmentation": strings}])]
+    seeds = [json.dumps(r).encode() for r in (*results, [{**results[1][0], "segmentation": string}])]
     everything = json.dumps(rows).encode()
     return {
         "COCO results": Target(seeds, lambda c: evaluate(good, c), (DataError,), is_json=True),
