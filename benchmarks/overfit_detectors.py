@@ -12,6 +12,7 @@ does not get there.
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -65,7 +66,7 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "faster_rcnn": _rcnn(models.faster_rcnn),
     "mask_rcnn": _rcnn(models.mask_rcnn, mask_layers=(64, 64)),
     "keypoint_rcnn": _rcnn(models.keypoint_rcnn, keypoint_layers=(64, 64)),
-    "retinanet": _one_stage(models.retinanet, (8, 16, 32, 64, 128)),
+    "retinanet": _one_stage(functools.partial(models.retinanet, head_norm="group"), (8, 16, 32, 64, 128)),
     "fcos": _one_stage(models.fcos, (8, 16, 32, 64, 128)),
     "ssd300": lambda dataset, size: models.ssd300(len(dataset.class_names) + 1),
     "ssdlite": lambda dataset, size: models.ssdlite(len(dataset.class_names) + 1),

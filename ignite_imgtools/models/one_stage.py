@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torchvision.models.detection import (
     ssdlite320_mobilenet_v3_large,
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ignite_imgtools.models.backbones import create_backbone
@@ -27,6 +29,8 @@ from ignite_imgtools.models.rcnn import float32_outputs, trainable_stages
 from ignite_imgtools.models.weights import default_weights, load_detector_weights
 
 __all__ = ["fcos", "retinanet", "ssd300", "ssdlite"]
+
+_GROUPS = 32  # of channels that are normalised together in torchvision's heads
 
 
 def retinanet(
@@ -41,6 +45,7 @@ def retinanet(
     fpn_channels: int = 256,
     anchor_sizes: Sequence[int] = (32, 64, 128, 256, 512),
     strides: Sequence[int] = (8, 16, 32),
+    head_norm: str = "none",
     **options: Any,
 ) -> RetinaNet:
     """RetinaNet (Lin et al. 2017, "Focal loss for dense object detection"), levels P3 to P7.
@@ -61,22 +66,31 @@ def retinanet(
         anchor_sizes: in pixels of the resized image, for each level; there are anchors of ``2**(1/3)`` and
             ``2**(2/3)`` times the size too, each in the aspect ratios 1:2, 1:1 and 2:1.
         strides: of the feature maps the pyramid stands on; two levels are added.
+        head_norm: ``"none"`` as in the paper, or ``"group"`` for group normalisation in the heads, as in torchvision's
+            second version: from random weights it learns in a fraction of the steps.
         options: further arguments of torchvision's ``RetinaNet``.
 
     Raises:
         ValueError: an argument is out of range, or the weights do not fit.
     """
+    if head_norm not in ("none", "group"):
+        raise ValueError(f"head_norm must be 'none' or 'group', got {head_norm!r}")
+    if head_norm == "group":
+        _refuse_unless_grouped(fpn_channels, "head_norm='group'")
     body = _pyramid(num_classes, backbone, weights, trainable_layers, norm, fpn_channels, strides)
     if len(anchor_sizes) != len(strides) + 2:
         raise ValueError(f"anchor_sizes must be {len(strides) + 2} numbers, one for each level, got {anchor_sizes}")
     # Rounded down, as the published weights were trained.
     sizes = tuple((size, int(size * 2 ** (1 / 3)), int(size * 2 ** (2 / 3))) for size in anchor_sizes)
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
+    norm_layer = functools.partial(nn.GroupNorm, _GROUPS) if head_norm == "group" else None
     model = _RetinaNet(
         body,
         num_classes,
         min_size=min_size if isinstance(min_size, int) else tuple(min_size),
         max_size=max_size,
-        anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+        anchor_generator=anchors,
+        head=RetinaNetHead(fpn_channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer),
         **options,
     )
     whole = RetinaNet_ResNet50_FPN_Weights.DEFAULT if backbone == "resnet50" else None
@@ -105,8 +119,7 @@ def fcos(
     Raises:
         ValueError: an argument is out of range, or the weights do not fit.
     """
-    if fpn_channels % 32:  # of the group normalisation in torchvision's heads
-        raise ValueError(f"fpn_channels must be a multiple of 32 with FCOS, got {fpn_channels}")
+    _refuse_unless_grouped(fpn_channels, "FCOS")
     body = _pyramid(num_classes, backbone, weights, trainable_layers, norm, fpn_channels, strides)
     if len(anchor_sizes) != len(strides) + 2:
         raise ValueError(f"anchor_sizes must be {len(strides) + 2} numbers, one for each level, got {anchor_sizes}")
@@ -160,6 +173,11 @@ class _FCOS(FCOS):
         outputs = {**head_outputs, "cls_logits": _without_background(head_outputs["cls_logits"])}
         detections: list[dict[str, Tensor]] = super().postprocess_detections(outputs, anchors, image_shapes)
         return detections
+
+
+def _refuse_unless_grouped(fpn_channels: int, what: str) -> None:
+    if fpn_channels % _GROUPS:
+        raise ValueError(f"fpn_channels must be a multiple of {_GROUPS} with {what}, got {fpn_channels}")
 
 
 def _without_background(logits: Sequence[Tensor]) -> list[Tensor]:

@@ -144,8 +144,11 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
         )
     if config.anchor_sizes is not None:
         options["anchor_sizes"] = config.anchor_sizes
-    build = models.retinanet if config.model == "retinanet" else models.fcos
-    return build(num_classes, detections_per_img=100, **options)
+    if config.model == "retinanet":
+        # From random weights heads without it hardly begin to learn.
+        head_norm = "group" if config.weights == "none" and config.channels % 32 == 0 else "none"
+        return models.retinanet(num_classes, head_norm=head_norm, detections_per_img=100, **options)
+    return models.fcos(num_classes, detections_per_img=100, **options)
 
 
 def _levels(sizes: tuple[int, ...] | None, levels: int) -> list[tuple[int, ...]] | None:

@@ -18,6 +18,7 @@ __all__ = ["Config", "create_model", "evaluate", "predict", "train"]
 _FULL = {
     "backbone": "resnet50",
     "fpn_channels": 256,
+    "head_norm": "none",
     "min_size": 800,
     "max_size": 1333,
     "anchor_sizes": (32, 64, 128, 256, 512),
@@ -34,6 +35,7 @@ _FULL = {
 _SMALL = {
     "backbone": "resnet18",
     "fpn_channels": 64,
+    "head_norm": "group",
     "min_size": 112,
     "max_size": 160,
     "anchor_sizes": (16, 32, 64, 96, 128),
@@ -64,6 +66,9 @@ class Config(DetectionConfig):
     """Normalisation in the backbone: batch statistics, frozen ones, or statistics over all processes (CUDA)."""
     fpn_channels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Channels of the feature pyramid and of the heads."""
+    head_norm: Literal["none", "group"] | None = None
+    """Normalisation in the heads: none, as in the paper, or of groups of channels, which learns much sooner from random
+    weights."""
     anchor_sizes: tuple[int, ...] | None = None
     """Sides of the smallest anchors of each of the five levels, in pixels of the resized image."""
     score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.05
@@ -86,6 +91,7 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
         min_size=config.min_size,
         max_size=config.max_size,
         fpn_channels=config.fpn_channels,
+        head_norm=config.head_norm,
         anchor_sizes=config.anchor_sizes,
         score_thresh=config.score_threshold,
         detections_per_img=100,

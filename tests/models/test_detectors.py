@@ -196,3 +196,16 @@ def test_what_is_no_backbone_is_refused() -> None:
         models.create_backbone("resnet51")
     with pytest.raises(ValueError, match="anchor_sizes must be 5 numbers"):
         models.retinanet(3, backbone="resnet18", anchor_sizes=(8, 16))
+
+
+def test_heads_of_a_retinanet_are_normalised_where_asked() -> None:
+    plain = models.retinanet(3, backbone="resnet18", fpn_channels=32)
+    grouped = models.retinanet(3, backbone="resnet18", fpn_channels=32, head_norm="group")
+    assert not any(isinstance(module, nn.GroupNorm) for module in plain.head.modules())
+    assert sum(isinstance(module, nn.GroupNorm) for module in grouped.head.modules()) == 8  # four in each head
+    with pytest.raises(ValueError, match="fpn_channels must be a multiple of 32 with head_norm='group', got 48"):
+        models.retinanet(3, backbone="resnet18", fpn_channels=48, head_norm="group")
+    with pytest.raises(ValueError, match="fpn_channels must be a multiple of 32 with FCOS, got 16"):
+        models.fcos(3, backbone="resnet18", fpn_channels=16)
+    with pytest.raises(ValueError, match="head_norm must be 'none' or 'group', got 'batch'"):
+        models.retinanet(3, backbone="resnet18", head_norm="batch")
