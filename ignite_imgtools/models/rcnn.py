@@ -215,9 +215,7 @@ class _MaskTransform(GeneralizedRCNNTransform):
             transform.fixed_size,
         )
 
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         masks = None if target is None else target.pop("masks", None)
         image, target = super().resize(image, target)
         if target is not None and masks is not None:
