@@ -126,6 +126,7 @@ def failure_of(error: BaseException) -> BaseException | None:
             watch.stop()
             return None
         error = RuntimeError(f"left with exit status {error.code or 0} before the end of the run")
+        error.__suppress_context__ = True
     return watch.report(error)
 
 
@@ -331,8 +332,11 @@ def _tell_torchrun(error: BaseException) -> None:
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-        with contextlib.suppress(Exception):
-            get_error_handler().record_exception(error)
+        try:
+            raise error  # what is written down is the error that is being handled
+        except BaseException:
+            with contextlib.suppress(Exception):
+                get_error_handler().record_exception(error)
 
 
 def _may_be_caused_by_another(error: BaseException) -> bool:

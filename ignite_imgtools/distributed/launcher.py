@@ -128,7 +128,10 @@ def _first_failure_told() -> Iterator[None]:
         except (ProcessRaisedException, ProcessExitedException) as error:
             told, seen = read_failure(path), _failure_from(error)
             # Of a process that was killed the others know nothing but that it has gone.
-            raise seen if told is None or (not told.kind and told.rank == seen.rank) else told from None
+            killed = isinstance(error, ProcessExitedException) and error.exit_code < 0
+            if told is None or (killed and not told.kind and told.rank == seen.rank):
+                raise seen from None
+            raise told from None
         finally:
             del os.environ[FAILURE_FILE]
 

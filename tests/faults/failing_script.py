@@ -23,7 +23,7 @@ from ignite_imgtools.distributed import create_parallel_model, launch
 from ignite_imgtools.engines import GradientUpdate, create_trainer
 from ignite_imgtools.handlers import attach_checkpoints, attach_process_watch, attach_signals
 
-STUCK_AFTER = 4.0
+STUCK_AFTER = 8.0
 _AT = 4  # iteration
 
 
@@ -110,7 +110,7 @@ def main(local_rank: int, fault: str, folder: str) -> None:
         trainer.add_event_handler(Events.EXCEPTION_RAISED, lambda error: None)
     checkpoints = attach_checkpoints(trainer, None, {"model": model}, folder, every=1)
     attach_signals(trainer, checkpoints)
-    attach_process_watch(trainer, stuck_after=STUCK_AFTER)
+    attach_process_watch(trainer, stuck_after=STUCK_AFTER if fault == "stuck" else None)
     trainer.run(_loader(fault), max_epochs=2000 if fault == "launcher killed" else 2)
 
 
