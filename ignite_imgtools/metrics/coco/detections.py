@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ def _masks_of(prediction: Mapping[str, Any], count: int, image_id: int) -> _Pack
     if len(masks) != count:
         raise DataError(f"{where}: masks must be {count}, one for each score, got {len(masks)}")
     if not count or (not isinstance(masks, Tensor | np.ndarray) and isinstance(masks[0], Mapping)):
-        if all(type(mask) is dict and type(mask.get("counts")) is bytes and "size" in mask for mask in masks):
+        if _are_compressed(masks):
             return list(masks)
         return [_as_run_lengths(mask, where) for mask in masks]
     tensor = torch.as_tensor(masks)
@@ -211,6 +212,17 @@ def _masks_of(prediction: Mapping[str, Any], count: int, image_id: int) -> _Pack
     if tensor.ndim != 3:
         raise DataError(f"{where}: masks must be [{count}, H, W] or [{count}, 1, H, W], got {list(tensor.shape)}")
     return _PackedOnItsWay(bitmaps.pack(tensor), tensor.shape[-1])
+
+
+def _are_compressed(masks: Sequence[Any]) -> bool:
+    """Whether all have the form that pycocotools.mask gives them, looked at without a loop in Python."""
+    if not set(map(type, masks)) <= {dict}:
+        return False
+    try:
+        counts = set(map(type, map(itemgetter("counts"), masks)))
+        return counts <= {bytes} and set(map(type, map(itemgetter("size"), masks))) <= {list, tuple}
+    except KeyError:
+        return False
 
 
 def _as_run_lengths(mask: Mapping[str, Any], where: str) -> RunLengths:

@@ -54,7 +54,7 @@ class TruthMasks:
             names = [f"annotation {self._truth.annotations[row]['id']}" for row in own]
             size = self._truth.image_size(int(self._truth.image[own[0]]))
             self._run_lengths |= zip(own, run_lengths.compressed_all(segmentations, *size, names), strict=True)
-            self.areas[own] = run_lengths.areas([self._run_lengths[row] for row in own])
+        self.areas[rows] = run_lengths.areas([self._run_lengths[row] for row in rows.tolist()])
 
     def crops(self, rows: NDArray[np.int64]) -> dict[int, PackedCrop]:
         """Packed bits of the annotations at ``rows``, each once, by row; of those that are not empty."""
