@@ -24,6 +24,8 @@ from ignite_imgtools.formats import DataError, DetectionBatch
 
 __all__ = ["SampleLoader", "collate_detection", "create_loader"]
 
+# How long a worker whose connection broke may take to be gone, in seconds.
+_SECONDS_TO_END = 10
 # How long a worker outlives a signal to end that is not from its main process, in seconds.
 _GRACE = 30
 
@@ -51,6 +53,7 @@ class SampleLoader(DataLoader[Any]):
 
     dataset: KeyedDataset
     _guard: weakref.finalize[..., Any] | None = None
+    _workers: tuple[Any, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches.
@@ -63,6 +66,10 @@ class SampleLoader(DataLoader[Any]):
         iterator = super().__iter__()
         if self.persistent_workers and self._guard is None:
             self._guard = weakref.finalize(self, _shut_down, iterator, os.getpid())
+        if self.num_workers:
+            self._workers = tuple(getattr(iterator, "_workers", ()))
+            _loaders.add(self)
+            _name_samples_of_killed_workers()
         return self._checked_batches(iterator)
 
     def skipped_samples(self) -> int:
@@ -78,11 +85,13 @@ class SampleLoader(DataLoader[Any]):
             try:
                 batch = next(iterator)
             except StopIteration:
+                if not self.persistent_workers:
+                    self._workers = ()
                 return
             except Exception as error:
-                fault = self._worker_fault(getattr(iterator, "_workers", ()), error)
+                fault = self.describe_fault(error)
                 self._end_workers(iterator)
-                if fault is None:
+                if fault is None or fault == str(error):
                     raise
                 raise RuntimeError(fault) from error
             if isinstance(batch, LoadFailure):
@@ -93,21 +102,27 @@ class SampleLoader(DataLoader[Any]):
     def _end_workers(self, iterator: Any) -> None:
         _shut_down(iterator, os.getpid())
         self._iterator = None
+        self._workers = ()
         if self._guard is not None:
             self._guard.detach()
             self._guard = None
 
-    def _worker_fault(self, workers: Sequence[Any], error: Exception) -> str | None:
-        if workers and isinstance(error, OSError | EOFError):
-            # A broken connection is seen before the end of the worker that caused it.
-            wait([worker.sentinel for worker in workers], timeout=2)
+    def describe_fault(self, error: BaseException) -> str | None:
+        """Which worker died or is stuck, and with which sample, if ``error`` comes of that; else ``None``."""
+        workers = self._workers
+        if isinstance(error, OSError | EOFError):
+            # A connection breaks, and a sentinel closes, before the process that caused it can be waited for.
+            ended = wait([worker.sentinel for worker in workers], timeout=_SECONDS_TO_END)
+            for worker in workers:
+                if worker.sentinel in ended:
+                    worker.join(_SECONDS_TO_END)
         for number, worker in enumerate(workers):
             if not worker.is_alive():
                 code = worker.exitcode
-                ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                ended += " (is the machine out of memory?)" if -code == signal.SIGKILL else ""
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                how += " (is the machine out of memory?)" if -code == signal.SIGKILL else ""
                 loading = self.dataset.describe_loading(number)
-                return f"loader worker {number} (process {worker.pid}) {ended} while it was loading {loading}"
+                return f"loader worker {number} (process {worker.pid}) {how} while it was loading {loading}"
         if workers and "timed out" in str(error):
             loading = ", ".join(
                 f"worker {number} (process {worker.pid}) is loading {self.dataset.describe_loading(number)}"
@@ -116,6 +131,30 @@ class SampleLoader(DataLoader[Any]):
             _kill(workers)  # stuck as they are, they would hold up the end of this process too
             return f"no batch came within timeout={self.timeout:g} seconds: {loading}"
         return None
+
+
+_loaders: weakref.WeakSet[SampleLoader] = weakref.WeakSet()
+
+
+def _name_samples_of_killed_workers() -> None:
+    """Add the sample to the error that torch's handler of SIGCHLD raises wherever the main thread is."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return
+    handle = signal.getsignal(signal.SIGCHLD)
+    if not callable(handle) or getattr(handle, "names_samples", False):
+        return
+
+    def handle_and_name(number: int, frame: Any) -> None:
+        try:
+            handle(number, frame)
+        except RuntimeError as error:
+            for loader in tuple(_loaders):
+                if (fault := loader.describe_fault(error)) is not None:
+                    raise RuntimeError(fault) from error
+            raise
+
+    handle_and_name.names_samples = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, handle_and_name)
 
 
 def create_loader(
