@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -209,7 +210,7 @@ def create_loader(
         prefetch_factor: batches that each worker loads ahead; by default 2.
         timeout: seconds to wait for a batch of the workers before they are taken to be stuck; 0 waits for ever.
         multiprocessing_context: how workers are started: ``"fork"``, ``"forkserver"`` or ``"spawn"``; by default as
-            Python does.
+            Python does on this platform, in processes that were spawned too.
 
     Raises:
         ValueError: an argument is out of its range, the data set is empty, or ``batch_size`` below the number of
@@ -243,7 +244,7 @@ def create_loader(
             "prefetch_factor": 2 if prefetch_factor is None else prefetch_factor,
             "timeout": timeout,
             "worker_init_fn": _prepare_worker,
-            "multiprocessing_context": multiprocessing_context,
+            "multiprocessing_context": multiprocessing_context or _platform_context(),
         }
     return SampleLoader(
         KeyedDataset(dataset, seed, skip_bad=on_bad_sample == "skip", fill_empty=training, num_workers=num_workers),
@@ -254,6 +255,12 @@ def create_loader(
         generator=torch.Generator().manual_seed(keyed_seed(seed)),
         **workers,
     )
+
+
+def _platform_context() -> str | None:
+    # A spawned process, as idist.Parallel starts them, would spawn its workers too: each of them then imports torch
+    # anew, which takes seconds, and has the data set copied to it by pickle.
+    return multiprocessing.get_all_start_methods()[0] if multiprocessing.parent_process() is not None else None
 
 
 def _groups(

@@ -189,7 +189,7 @@ class _Watch:
             time.sleep(_HEAD_START)
             self._reported = (error, error)
         else:
-            time.sleep(2 * _HEAD_START)
+            time.sleep(max(0.0, self._told_at + 2 * _HEAD_START - time.monotonic()))
             self._reported = (error, told if consequence else error)
         return self._reported[1]
 
@@ -209,7 +209,7 @@ class _Watch:
 
     def _run(self) -> None:
         turns = 0
-        while not self._ended.wait(_INTERVAL):
+        while not self._ended.wait(self._until_next_look()):
             turns += 1
             try:
                 self._look(turns)
@@ -223,6 +223,10 @@ class _Watch:
             # One that has an error of its own may be at work on it; one that has not heard by now will not hear.
             if self._reported is None or self._still() > self._patience(self._told):
                 self._end()
+
+    def _until_next_look(self) -> float:
+        left = self.stuck_after - (time.monotonic() - self._progress[1])
+        return min(_INTERVAL, left + 0.01) if self.stuck_after and left > 0 else _INTERVAL
 
     def _patience(self, told: ProcessFailure) -> float:
         return 0.0 if told.reason.startswith(_STUCK) else _SECONDS_TO_END  # nothing will come of waiting for the stuck
@@ -275,7 +279,9 @@ class _Watch:
 
     def _accuse(self, limit: float) -> None:
         """Claim the failure for the process that the others wait for."""
-        time.sleep(3 * _INTERVAL)  # until all have said where they are
+        deadline = time.monotonic() + 3 * _INTERVAL  # until all who can have said where they are
+        while time.monotonic() < deadline and not self._store.check([f"place/{r}" for r in range(self._world_size)]):
+            time.sleep(0.02)
         places = {}
         for rank in range(self._world_size):
             if self._store.check([f"place/{rank}"]):
@@ -294,7 +300,7 @@ class _Watch:
         told = self._told
         if told is not None and told.rank != self._rank:
             _write(f"[rank {self._rank}] stopped: {told}\n")
-            time.sleep(_HEAD_START)
+            time.sleep(_HEAD_START if told.kind else _HEAD_START / 2)  # the stuck have no error to clean up after
         elif told is not None and not told.kind:  # stuck: nobody has said so yet
             _write(f"[rank {self._rank}] {told}\n")
         for child in multiprocessing.active_children():

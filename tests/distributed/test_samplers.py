@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import Any
 
 import ignite.distributed as idist
@@ -54,6 +55,18 @@ def test_processes_train_on_what_one_would(world_size: int, start: int, num_work
         assert union == batch
         assert all(shares)
         assert sum(map(len, shares)) == max(len(batch), world_size)
+
+
+def _worker_start_method() -> tuple[str, str]:
+    context: Any = create_loader(Noise(), 4, shuffle=True, num_workers=1).multiprocessing_context
+    return multiprocessing.get_start_method(), context.get_start_method()
+
+
+def test_spawned_processes_start_workers_as_the_platform_does() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        inherited, used = pool.apply(_worker_start_method)
+    assert inherited == "spawn"
+    assert used == multiprocessing.get_all_start_methods()[0]
 
 
 def _evaluate(num_workers: int) -> list[dict[int, float]]:

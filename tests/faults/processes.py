@@ -41,7 +41,7 @@ FAULTS: dict[str, tuple[str, float]] = {
     "nan": ("rank 1: .*not finite|not finite.* rank 1", 10),
     "unequal": ("rank 1 has 9 batches in each of 2 epochs, rank 0 has 10", 10),
     "stuck": (_FIRST + r"no progress for 8 s \(stuck_after\): it is in .*failing_script.py", STUCK_AFTER + 2),
-    "worker killed": (_FIRST + r"RuntimeError: loader worker 0 .* was killed by signal 9 .* was loading sample \d+", 10),
+    "worker killed": (_FIRST + r"RuntimeError: loader worker 0 .* was killed by signal 9 .* loading sample \d+", 10),
     "worker stuck": (_FIRST + "RuntimeError: no batch came within timeout=8 seconds", STUCK_AFTER + 2),
     "launcher killed": ("", 10),
 }
