@@ -1,0 +1,313 @@
+"""Train for hours, and see whether any process grows: its memory, its open files, its threads.
+
+The run is one of the recipes as a user starts it, on a small built-in set: two processes with two loader workers each
+for training and two for evaluation, an evaluation with all its files, pictures and plots after every epoch, and a
+checkpoint too. While it goes on, ``/proc`` tells of each process, every few seconds: resident memory (RSS), memory of
+its own (USS, private pages), open files, threads.
+
+    python -m tests.faults.soak --hours 2 --csv soak.csv
+    python -m tests.faults.soak --report soak.csv        # of a run that is over, or still going on
+
+prints a line for each process: the slope of its memory by least squares, in MB an hour with its standard error, after
+the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many files and threads it had in the
+first and the second half of what is left. A file is open, and a thread runs, while a checkpoint is written: what must
+not grow is the smallest number of each half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Sample", "Trend", "read_samples", "run_soak", "sample_session", "trends"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MEBIBYTE = 2**20
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+# Images of 80 pixels, so that an epoch with its evaluation takes seconds.
+_DATA = ("coco", "--num-train", "96", "--num-val", "24", "--image-size", "80")
+_RECIPE = (
+    "faster_rcnn --backbone resnet18 --heads small --min-size 48 --max-size 64 --anchor-sizes 8 12 16 32 64 "
+    "--optimizer adamw --lr 1e-4 --weight-decay 0.01 --warmup 5 --batch-size 8 --log-every 5 --eval-every 1 "
+    "--device cpu --epochs 1000000"
+).split()
+
+
+class Sample(NamedTuple):
+    """What ``/proc`` said of one process at one moment."""
+
+    seconds: float
+    epoch: int
+    role: str
+    pid: int
+    rss_mb: float
+    uss_mb: float
+    files: int
+    threads: int
+
+
+class Trend(NamedTuple):
+    """What became of one process, or of the sum over all (``pid`` 0), after the warm-up."""
+
+    role: str
+    pid: int
+    rss_slope: float
+    uss_slope: float
+    uss_error: float
+    rss_mb: float
+    uss_mb: float
+    files: tuple[int, int, int]
+    threads: tuple[int, int, int]
+
+    @property
+    def steady(self) -> bool:
+        """Whether neither the open files nor the threads have become more."""
+        return self.files[1] <= self.files[0] and self.threads[1] <= self.threads[0]
+
+
+def sample_session(leader: int, seconds: float, epoch: int) -> list[Sample]:
+    """One sample of each process of the session that ``leader`` began; those that end meanwhile are left out."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader and fields[0] not in "ZX":
+                parents[int(path.name)] = int(fields[1])
+    samples = []
+    for pid, role in _roles(leader, parents).items():
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            place = Path("/proc") / str(pid)
+            rss = int((place / "statm").read_text().split()[1]) * _PAGE / _MEBIBYTE
+            pages = dict(line.split(":", 1) for line in (place / "smaps_rollup").read_text().splitlines()[1:])
+            uss = sum(int(pages[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
+            files, threads = len(os.listdir(place / "fd")), len(os.listdir(place / "task"))
+            samples.append(Sample(seconds, epoch, role, pid, round(rss, 3), round(uss, 3), files, threads))
+    return samples
+
+
+def _roles(leader: int, parents: dict[int, int]) -> dict[int, str]:
+    roles, ranks = {leader: "launcher"}, 0
+    for pid in sorted(parents):
+        if parents[pid] == leader and pid != leader:
+            if "resource_tracker" in _command(pid):
+                roles[pid] = "tracker"
+            else:
+                roles[pid] = f"rank {ranks}"
+                ranks += 1
+    for rank in [pid for pid, role in roles.items() if role.startswith("rank")]:
+        children = [pid for pid in sorted(parents) if parents[pid] == rank]
+        workers = [pid for pid in children if "resource_tracker" not in _command(pid)]
+        roles |= dict.fromkeys(children, f"{roles[rank]} tracker")
+        roles |= {pid: f"{roles[rank]} worker {number}" for number, pid in enumerate(workers)}
+    return {pid: role for pid, role in roles.items() if pid in parents}
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The samples of a csv; the last line may be half written."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["threads"]]
+    return [
+        Sample(
+            float(row["seconds"]),
+            int(row["epoch"]),
+            row["role"],
+            int(row["pid"]),
+            float(row["rss_mb"]),
+            float(row["uss_mb"]),
+            int(row["files"]),
+            int(row["threads"]),
+        )
+        for row in rows
+    ]
+
+
+def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
+    """The trend of every process that lived from the end of the warm-up to the last sample, and of their sum.
+
+    Args:
+        warm_up: seconds from the start that do not count.
+    """
+    if not samples:
+        return []
+    by_process: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    times = sorted({sample.seconds for sample in samples if sample.seconds >= warm_up})
+    for sample in samples:
+        if sample.seconds >= warm_up:
+            by_process[sample.role, sample.pid].append(sample)
+    whole = {key: own for key, own in by_process.items() if len(own) == len(times)}
+    found = [_trend(role, pid, own) for (role, pid), own in whole.items()]
+    total = [
+        Sample(at[0].seconds, at[0].epoch, "all", 0, sum(s.rss_mb for s in at), sum(s.uss_mb for s in at), 0, 0)
+        for at in zip(*whole.values(), strict=True)
+    ]
+    return [*found, _trend("all", 0, total)] if total else found
+
+
+def _trend(role: str, pid: int, samples: Sequence[Sample]) -> Trend:
+    hours = [sample.seconds / 3600 for sample in samples]
+    uss_slope, uss_error = slope([sample.uss_mb for sample in samples], hours)
+    return Trend(
+        role,
+        pid,
+        slope([sample.rss_mb for sample in samples], hours)[0],
+        uss_slope,
+        uss_error,
+        samples[-1].rss_mb,
+        samples[-1].uss_mb,
+        _halves([sample.files for sample in samples]),
+        _halves([sample.threads for sample in samples]),
+    )
+
+
+def slope(values: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
+    """The slope of a straight line by least squares, and its standard error."""
+    if len(values) < 3:
+        return 0.0, float("inf")
+    x, y = np.asarray(times) - np.mean(times), np.asarray(values) - np.mean(values)
+    found = float(x @ y / (x @ x))
+    return found, float(np.sqrt(np.square(y - found * x).sum() / (len(x) - 2) / (x @ x)))
+
+
+def _halves(numbers: Sequence[int]) -> tuple[int, int, int]:
+    """The smallest of the first half, the smallest of the second half, the largest of all."""
+    middle = max(1, len(numbers) // 2)
+    return min(numbers[:middle]), min(numbers[middle:] or numbers), max(numbers)
+
+
+def run_soak(
+    folder: Path,
+    table: Path,
+    seconds: float,
+    *,
+    every: float = 10.0,
+    epochs: int = 0,
+    processes: int = 2,
+    workers: int = 2,
+    extra: Sequence[str] = (),
+) -> int:
+    """Train in ``folder`` for a time, and write samples into the csv ``table``.
+
+    Args:
+        every: seconds between two samples.
+        epochs: go on until so many epochs are done, if the time is over before.
+        processes: training processes.
+        workers: loader workers of each, for training and as many for evaluation.
+        extra: further flags of the recipe.
+
+    Returns:
+        How many epochs were done.
+
+    Raises:
+        RuntimeError: the run has ended by itself; with the end of what it said.
+    """
+    program = [sys.executable, "-m", "ignite_imgtools"]
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    data, run, said = folder / "data", folder / "run", folder / "output.txt"
+    if not data.exists():
+        subprocess.run([*program, "make-data", _DATA[0], str(data), *_DATA[1:]], env=environment, check=True)
+    launch = ["--nproc-per-node", str(processes), "--num-workers", str(workers)]
+    command = [*program, "train", *_RECIPE, "--data", str(data), "--output-dir", str(run), *launch, *extra]
+    with said.open("w") as output, table.open("w", newline="") as rows:
+        writer = csv.writer(rows)
+        writer.writerow(Sample._fields)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        begin = time.monotonic()
+        try:
+            done = _Epochs(run / "metrics.jsonl")
+            while (now := time.monotonic() - begin) < seconds or done.count() < epochs:
+                writer.writerows(sample_session(process.pid, round(now, 1), done.count()))
+                rows.flush()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(every)
+                if process.poll() is not None:
+                    raise RuntimeError(f"the run has ended by itself:\n{said.read_text()[-2000:]}")
+            return done.count()
+        finally:
+            _end(process)
+
+
+class _Epochs:
+    """Counts the evaluations in a log that grows."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._place = 0
+        self._count = 0
+
+    def count(self) -> int:
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._place)
+                lines = file.read().split(b"\n")[:-1]
+            self._place += sum(len(line) + 1 for line in lines)
+            self._count += sum(b'"val/bbox/AP"' in line for line in lines)
+        return self._count
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _describe(found: Iterable[Trend]) -> str:
+    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'USS MB':>8} {'MB/h':>8} {'+-':>6}   files      threads"
+    lines = [
+        f"{t.role:18} {t.rss_mb:8.1f} {t.rss_slope:8.2f} {t.uss_mb:8.1f} {t.uss_slope:8.2f} {t.uss_error:6.2f}   "
+        + ("" if not t.pid else "{}, {} (<={})  {}, {} (<={})".format(*t.files, *t.threads))
+        for t in found
+    ]
+    return "\n".join([head, *lines])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two samples")
+    parser.add_argument("--csv", type=Path, default=Path("soak.csv"), help="where the samples go")
+    parser.add_argument("--folder", type=Path, help="of the run; by default a temporary one")
+    parser.add_argument("--report", type=Path, metavar="CSV", help="only report on these samples")
+    parser.add_argument("--warm-up", type=float, metavar="SECONDS", help="by default a quarter of the time")
+    options = parser.parse_args()
+    table = options.report or options.csv
+    if options.report is None:
+        with contextlib.ExitStack() as stack:
+            folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder.mkdir(parents=True, exist_ok=True)
+            run_soak(folder, table, 3600 * options.hours, every=options.every)
+    samples = read_samples(table)
+    last = samples[-1]
+    warm_up = last.seconds / 4 if options.warm_up is None else options.warm_up
+    found = trends(samples, warm_up)
+    print(f"{last.seconds / 60:.0f} minutes, {last.epoch} epochs; after a warm-up of {warm_up / 60:.0f} minutes:")
+    print(_describe(found))
+    print("files and threads have not grown" if all(t.steady for t in found) else "FILES OR THREADS HAVE GROWN")
+    return int(not all(t.steady for t in found))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
