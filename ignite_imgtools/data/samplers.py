@@ -128,6 +128,11 @@ class GroupedBatchSampler(Sampler[list[int]]):
         """Samples in the current epoch, over all processes, that are there a second time; the same in each epoch."""
         return int(np.maximum(self.world_size - self._sizes, 0).sum())
 
+    @property
+    def smallest_share(self) -> int:
+        """Samples that a process has at least of any batch; 1 of a last one, perhaps."""
+        return max(1, int(self._sizes.min()) // self.world_size)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0. Where it is the epoch that a resume led into, its position stays."""
         if epoch != self._epoch:

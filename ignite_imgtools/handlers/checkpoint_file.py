@@ -40,11 +40,14 @@ class CheckpointError(RuntimeError):
 
     Args:
         damaged: the bytes are not those that were written, so that an older file may be taken instead.
+        foreign: the file is whole, and something else than a checkpoint that this version reads: an older file may be
+            taken, but this one must not be overwritten.
     """
 
-    def __init__(self, message: str, *, damaged: bool = False):
+    def __init__(self, message: str, *, damaged: bool = False, foreign: bool = False):
         super().__init__(message)
         self.damaged = damaged
+        self.foreign = foreign
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | Path) -> None:
@@ -88,16 +91,18 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         except Exception as error:
             # Unpickling foreign bytes may raise anything.
             raise CheckpointError(
-                f"{path}: cannot be read as tensors, and nothing else is read: {_line(error)}"
+                f"{path}: cannot be read as tensors, and nothing else is read: {_line(error)}", foreign=True
             ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: not a checkpoint of ignite_imgtools; to start from the weights in it, give it as --weights"
+            f"{path}: not a checkpoint of ignite_imgtools; to start from the weights in it, give it as --weights",
+            foreign=True,
         )
     version = state.get("version")
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path}: a checkpoint of version {version!r}, this ignite_imgtools reads up to {VERSION}: upgrade it"
+            f"{path}: a checkpoint of version {version!r}, this ignite_imgtools reads up to {VERSION}: upgrade it",
+            foreign=True,
         )
     if not has_checksum:
         raise CheckpointError(_damaged(path, "its checksum is missing"), damaged=True)
@@ -181,7 +186,8 @@ def _verify(file: BinaryIO, path: Path) -> bool:
     except Exception as error:
         raise CheckpointError(_damaged(path, f"it is no zip archive ({_line(error)})"), damaged=True) from error
     if compressed:
-        raise CheckpointError(f"{path}: not written by torch.save: its entry {compressed[0]!r} is compressed")
+        message = f"{path}: not written by torch.save: its entry {compressed[0]!r} is compressed"
+        raise CheckpointError(message, foreign=True)
     if bad is not None:
         raise CheckpointError(_damaged(path, f"its entry {bad!r} has a wrong CRC"), damaged=True)
     return has_checksum
@@ -205,23 +211,30 @@ def _damaged(path: Path, how: str) -> str:
 
 
 def _cannot_write(path: Path, state: Any, error: OSError) -> str:
-    try:
-        free = f"{shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free there"
-    except OSError:
-        free = "there is no such folder"
     return (
-        f"{path}: cannot write this checkpoint: {error.strerror or error}; it needs {_num_bytes(state) / 1e6:.1f} MB, "
-        f"{free}; what the file held before is unchanged: make room or choose another output_dir"
+        f"{path}: cannot write this checkpoint: {error.strerror or error}; it needs "
+        f"{room(path.parent, num_bytes(state))}; what the file held before is unchanged: make room or choose another "
+        "output_dir"
     )
 
 
-def _num_bytes(value: Any) -> int:
+def room(folder: Path, needed: int) -> str:
+    """How many bytes are needed and how many are free in ``folder``, for a message."""
+    try:
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+    except OSError:
+        free = "there is no such folder"
+    return f"{needed / 1e6:.1f} MB, {free}"
+
+
+def num_bytes(value: Any) -> int:
+    """Of all tensors in ``value``."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):
-        return sum(_num_bytes(item) for item in value.values())
+        return sum(num_bytes(item) for item in value.values())
     if isinstance(value, list | tuple):
-        return sum(_num_bytes(item) for item in value)
+        return sum(num_bytes(item) for item in value)
     return 0
 
 

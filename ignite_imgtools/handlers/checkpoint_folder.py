@@ -13,14 +13,15 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint, save_checkpoint
-from ignite_imgtools.handlers.durable import TEMPORARY_PREFIX, link_or_copy
+from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint, num_bytes, room, save_checkpoint
+from ignite_imgtools.handlers.durable import TEMPORARY_PREFIX, link_or_copy, make_folder_durably, sync_folder
 
 __all__ = ["CheckpointFolder", "newest_valid_checkpoint", "sweep_temporary_files"]
 
 _PREVIOUS = re.compile(r"previous-(\d+)\.pt")
+_FOREIGN = re.compile(r"foreign-(\d+)-")
 _logger = logging.getLogger(__name__)
 
 
@@ -53,13 +54,15 @@ class CheckpointFolder:
         """
         iteration = int(state["trainer"]["iteration"])
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder_durably(self.path)
             if self.keep_last > 1 and self._last_iteration not in (None, iteration) and self.last.exists():
                 previous = self.path / f"previous-{self._last_iteration:08d}.pt"
                 link_or_copy(self.last, previous, sync=False)
         except OSError as error:
-            message = f"{self.path}: cannot keep checkpoints here: {error.strerror or error}"
-            raise CheckpointError(f"{message}; choose another output_dir") from error
+            raise CheckpointError(
+                f"{self.path}: cannot keep checkpoints here: {error.strerror or error}; "
+                f"one needs {room(self.path.parent, num_bytes(state))}; make room or choose another output_dir"
+            ) from error
         save_checkpoint(state, self.last)
         self._last_iteration = iteration
         self._prune(iteration)
@@ -71,12 +74,16 @@ class CheckpointFolder:
         Raises:
             CheckpointError: it cannot be written.
         """
+        source = self.last if source is None else source
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            link_or_copy(self.last if source is None else source, self.best)
+            make_folder_durably(self.path)
+            link_or_copy(source, self.best)
         except OSError as error:
-            message = f"{self.best}: cannot be written: {error.strerror or error}"
-            raise CheckpointError(f"{message}; make room or choose another output_dir") from error
+            needed = source.stat().st_size if source.exists() else 0
+            raise CheckpointError(
+                f"{self.best}: cannot be written: {error.strerror or error}; it needs "
+                f"{room(self.path, needed)}; make room or choose another output_dir"
+            ) from error
 
     def trust_last(self, iteration: int) -> None:
         """Say that ``last.pt`` has been verified and is of ``iteration``: it may become a previous one."""
@@ -96,33 +103,57 @@ def previous_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for match, path in matches if match]
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that verifies, with its content; each damaged one is logged.
+class NewestCheckpoint(NamedTuple):
+    """A checkpoint that verifies, and what was passed over for it."""
+
+    path: Path
+    state: dict[str, Any]
+    foreign: list[Path]
+    """Files under names of checkpoints that are whole, but not checkpoints that this version reads."""
+
+
+def newest_checkpoint(folder: Path) -> NewestCheckpoint | None:
+    """The newest checkpoint that verifies, with its content; each file that is passed over is logged.
 
     Raises:
-        CheckpointError: a file is whole but no checkpoint of this version: starting anew would overwrite it.
+        CheckpointError: a file is whole but no checkpoint of this version, and there is no good one: starting anew
+            would overwrite it. Or a file cannot be opened, which may be over soon.
     """
     last = folder / "last.pt"
-    if (state := _load_unless_damaged(last)) is not None:
-        return last, state
+    foreign: dict[Path, CheckpointError] = {}
+    if (state := _load_if_good(last, foreign)) is not None:
+        return NewestCheckpoint(last, state, [])
     found = []
     for path in [*(path for _, path in previous_checkpoints(folder)), folder / "best.pt"]:
-        if (state := _load_unless_damaged(path)) is not None:
+        if (state := _load_if_good(path, foreign)) is not None:
             found.append((int(state["trainer"]["iteration"]), path, state))
-    if not found:
-        return None
-    _, path, state = max(found, key=lambda item: item[0])
-    return path, state
+    if found:
+        _, path, state = max(found, key=lambda item: item[0])
+        return NewestCheckpoint(path, state, list(foreign))
+    for error in foreign.values():
+        raise error
+    return None
 
 
 def newest_valid_checkpoint(folder: str | Path) -> Path | None:
     """The path of the newest checkpoint in ``folder`` that verifies, ``None`` where there is none.
 
     Raises:
-        CheckpointError: a file is whole, but not a checkpoint that this version reads.
+        CheckpointError: there is none, but a whole file that is not a checkpoint this version reads.
     """
     newest = newest_checkpoint(Path(folder))
-    return None if newest is None else newest[0]
+    return None if newest is None else newest.path
+
+
+def keep_foreign_files(paths: list[Path]) -> list[Path]:
+    """Rename files, so that no checkpoint takes their place: ``last.pt`` to ``foreign-1-last.pt``."""
+    kept = []
+    for path in paths:
+        numbers = (_FOREIGN.match(other.name) for other in path.parent.glob("foreign-*"))
+        number = 1 + max((int(match[1]) for match in numbers if match), default=0)
+        kept.append(path.rename(path.with_name(f"foreign-{number}-{path.name}")))
+        sync_folder(path.parent)
+    return kept
 
 
 def sweep_temporary_files(folder: str | Path) -> list[Path]:
@@ -134,13 +165,30 @@ def sweep_temporary_files(folder: str | Path) -> list[Path]:
     return swept
 
 
-def _load_unless_damaged(path: Path) -> dict[str, Any] | None:
+def load_run(path: Path) -> dict[str, Any]:
+    """The checkpoint of a run, with the trainer's position.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`; also where the file holds no such position.
+    """
+    state = load_checkpoint(path)
+    position = state.get("trainer")
+    if not (isinstance(position, Mapping) and type(position.get("iteration")) is int and "epoch_length" in position):
+        raise CheckpointError(
+            f"{path}: does not say where a run stands; to start from weights in it, give it as --weights", foreign=True
+        )
+    return state
+
+
+def _load_if_good(path: Path, foreign: dict[Path, CheckpointError]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return load_checkpoint(path)
+        return load_run(path)
     except CheckpointError as error:
-        if not error.damaged:
+        if not (error.damaged or error.foreign):
             raise
+        if error.foreign:
+            foreign[path] = error
         _logger.warning("%s", error)
         return None

@@ -28,6 +28,7 @@ from ignite_imgtools.handlers.engine_handlers import move_to_end, remove_handler
 from ignite_imgtools.handlers.non_finite import NonFiniteWatch
 from ignite_imgtools.handlers.process_watch import attach_process_watch
 from ignite_imgtools.handlers.resume import resume_training
+from ignite_imgtools.handlers.run_files import sync_logs
 
 __all__ = ["Checkpoints", "attach_checkpoints", "iterations_left"]
 
@@ -307,6 +308,8 @@ class Checkpoints:
                 f"iteration {content['trainer']['iteration']}: not finite after the step: {', '.join(names[:5])}"
                 f"{', ...' if len(names) > 5 else ''}; no checkpoint holds this step: lower the learning rate"
             )
+        # A checkpoint survives a loss of power only with the log of the steps that it holds.
+        sync_logs(self._output_dir)
         path = self._files.save_last(content)
         if is_best:
             self._files.link_best()

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["attach_curves", "loss_and_lr_figure", "metric_figure"]
+__all__ = [
+    "attach_curves",
+    "curve_points",
+    "is_error",
+    "loss_and_lr_figure",
+    "loss_names",
+    "metric_figure",
+    "metric_names",
+]
 
 Record = dict[str, Any]
 
@@ -116,7 +124,7 @@ def loss_and_lr_figure(records: Sequence[Record]) -> Figure | None:
     Args:
         records: the objects of a ``metrics.jsonl``.
     """
-    names = _names(records, lambda name: "loss" in name.rsplit("/", 1)[-1] and not name.endswith("loss_scale"))
+    names = loss_names(records)
     if not names:
         return None
     has_lr = any("lr" in record for record in records)
@@ -129,12 +137,12 @@ def loss_and_lr_figure(records: Sequence[Record]) -> Figure | None:
             style["color"] = "black"
         if not name.startswith("train/"):
             style |= {"linestyle": ":", "marker": "o", "markersize": 4}
-        axes[0].plot(*_points(records, name), label=name.removeprefix("train/"), **style)
+        axes[0].plot(*curve_points(records, name), label=name.removeprefix("train/"), **style)
     axes[0].set_title("Losses", loc="left")
     axes[0].legend(frameon=False, fontsize="small", ncols=2)
-    _fit_losses(axes[0], [value for name in names[:_MAX_LINES] for value in _points(records, name)[1]])
+    _fit_losses(axes[0], [value for name in names[:_MAX_LINES] for value in curve_points(records, name)[1]])
     if has_lr:
-        axes[1].plot(*_points(records, "lr"), color="tab:blue")
+        axes[1].plot(*curve_points(records, "lr"), color="tab:blue")
         axes[1].set_title("Learning rate", loc="left")
         axes[1].set_ylim(bottom=0)
     axes[-1].set_xlabel("iteration")
@@ -156,13 +164,13 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
         records: the objects of a ``metrics.jsonl``.
         metrics: see :func:`attach_curves`.
     """
-    names = _metric_names(records, metrics)
+    names = metric_names(records, metrics)
     if not names:
         return None
     figure, (ax,) = create_figure()
     for name in names[:_MAX_LINES]:
-        iterations, values = _points(records, name)
-        choose, word = (min, "lowest") if name.rsplit("/", 1)[-1] in _ERRORS else (max, "highest")
+        iterations, values = curve_points(records, name)
+        choose, word = (min, "lowest") if is_error(name) else (max, "highest")
         best = choose(
             (i for i, value in enumerate(values) if math.isfinite(value)),
             key=lambda i, values=values: values[i],  # type: ignore[misc]
@@ -180,12 +188,23 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
     return figure
 
 
+def loss_names(records: Sequence[Record]) -> list[str]:
+    """The losses among the entries of records, those of evaluations too."""
+    return _names(records, lambda name: "loss" in name.rsplit("/", 1)[-1] and not name.endswith("loss_scale"))
+
+
+def is_error(name: str) -> bool:
+    """Whether less of a metric is better."""
+    return name.rsplit("/", 1)[-1] in _ERRORS
+
+
 def _names(records: Sequence[Record], wanted: Any) -> list[str]:
     names = dict.fromkeys(name for record in records for name in record if "/" in name)
     return [name for name in names if wanted(name)]
 
 
-def _metric_names(records: Sequence[Record], metrics: Sequence[str] | None) -> list[str]:
+def metric_names(records: Sequence[Record], metrics: Sequence[str] | None = None) -> list[str]:
+    """The metrics that are drawn, see :func:`attach_curves`."""
     # Of "val/bbox/AP" the metric is "bbox/AP"; "val/bbox/AP/cat" is of a single class.
     found = _names(records, lambda name: not name.startswith("train/") and "loss" not in name)
     if metrics is not None:
@@ -194,7 +213,8 @@ def _metric_names(records: Sequence[Record], metrics: Sequence[str] | None) -> l
     return known or [name for name in found if name.count("/") < 3]
 
 
-def _points(records: Sequence[Record], name: str) -> tuple[list[int], list[float]]:
+def curve_points(records: Sequence[Record], name: str) -> tuple[list[int], list[float]]:
+    """Iterations, and the numbers of the entry ``name`` there, NaN for what is none."""
     points = [(record["iteration"], record[name]) for record in records if name in record]
     # null in the file; -1 is COCO's word for nothing to be found.
     values = [math.nan if value is None or value == -1 else float(value) for _, value in points]

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["TEMPORARY_PREFIX", "durable_file", "link_or_copy", "replace_durably", "sync_folder"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "durable_file",
+    "link_or_copy",
+    "make_folder_durably",
+    "replace_durably",
+    "sync_file",
+    "sync_folder",
+]
 
 TEMPORARY_PREFIX = ".tmp-"
 _UNSUPPORTED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
@@ -45,6 +53,30 @@ def replace_durably(source: Path, target: Path) -> None:
     """Rename ``source`` over ``target`` and wait until the folder's new content is on disk."""
     source.replace(target)
     sync_folder(target.parent)
+
+
+def make_folder_durably(folder: Path) -> None:
+    """Make ``folder`` and those above it that are not there, and wait until their names are on disk.
+
+    Raises:
+        OSError: as the system has it.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        # A folder that may be written but not read cannot be opened, and so not synchronised.
+        with contextlib.suppress(PermissionError):
+            sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to ``path``, by whomever, is on disk.
+
+    Raises:
+        OSError: as the system has it.
+    """
+    with path.open("ab") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,14 @@ from ignite.engine import Engine
 from ignite_imgtools.distributed import all_gather_strings, is_main_process
 from ignite_imgtools.handlers.best_score import BestScore
 from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint
-from ignite_imgtools.handlers.checkpoint_folder import CheckpointFolder, newest_checkpoint, sweep_temporary_files
+from ignite_imgtools.handlers.checkpoint_folder import (
+    CheckpointFolder,
+    NewestCheckpoint,
+    keep_foreign_files,
+    load_run,
+    newest_checkpoint,
+    sweep_temporary_files,
+)
 from ignite_imgtools.handlers.checkpoint_state import differences, load_state
 from ignite_imgtools.handlers.run_folder import set_aside
 
@@ -44,7 +51,7 @@ def resume_training(
     if path is None:
         return None
     chosen = path
-    content = _agreed(lambda: load_checkpoint(chosen) if state is None else state)
+    content = _agreed(lambda: load_run(chosen) if state is None else state)
     _agreed(lambda: _refuse_unless_it_fits(trainer, objects, chosen, content))
     _load(trainer, objects, chosen, content)
     told = _agreed(lambda: _best_score(files, best, chosen, content))
@@ -58,7 +65,7 @@ def resume_training(
 
 def _choose(files: CheckpointFolder, resume: str | Path) -> tuple[Path | None, dict[str, Any] | None]:
     """The file to resume from, the same on all processes; on the one that has read it already with its content."""
-    newest: tuple[Path, dict[str, Any]] | None = None
+    newest: NewestCheckpoint | None = None
 
     def choose() -> str:
         nonlocal newest
@@ -72,10 +79,14 @@ def _choose(files: CheckpointFolder, resume: str | Path) -> tuple[Path | None, d
         if resume != "auto":
             return str(resume)
         newest = newest_checkpoint(files.path)
-        return "" if newest is None else str(newest[0])
+        if newest is None:
+            return ""
+        for path in keep_foreign_files(newest.foreign):
+            _logger.warning("%s: kept under this name; the run goes on from %s", path, newest.path)
+        return str(newest.path)
 
     name = all_gather_strings(_agreed(choose))[0]
-    return (Path(name) if name else None), (newest[1] if newest else None)
+    return (Path(name) if name else None), (newest.state if newest else None)
 
 
 def _refuse_unless_it_fits(trainer: Engine, objects: Mapping[str, Any], path: Path, state: Mapping[str, Any]) -> None:

@@ -11,7 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["MetricsFile", "WriteGuard", "append_text", "read_metrics", "to_json", "write_atomically"]
+from ignite_imgtools.handlers.durable import durable_file, sync_file, sync_folder
+
+__all__ = [
+    "MetricsFile",
+    "WriteGuard",
+    "append_text",
+    "read_metrics",
+    "sync_logs",
+    "to_json",
+    "write_atomically",
+]
 
 
 class WriteGuard:
@@ -51,6 +61,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_logs(folder: Path) -> None:
+    """Wait until ``log.txt`` and ``metrics.jsonl`` in ``folder`` are on disk, as far as that can be."""
+    for name in ("log.txt", "metrics.jsonl"):
+        with contextlib.suppress(OSError):
+            if (folder / name).is_file():
+                sync_file(folder / name)
+    with contextlib.suppress(OSError):
+        sync_folder(folder)
 
 
 def append_text(path: Path, text: str) -> None:
@@ -106,7 +126,9 @@ class MetricsFile:
         content = self.path.read_bytes()
         kept = b"".join(line for record, line in _parsed_lines(content) if record.get("iteration", 0) <= iteration)
         if kept != content:
-            write_atomically(self.path, kept)
+            # These lines are on disk since the checkpoint that the run goes on from, and must stay there.
+            with durable_file(self.path) as file:
+                file.write(kept)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one object."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite_imgtools.distributed import on_main_process
-from ignite_imgtools.handlers.durable import durable_file, sync_folder
+from ignite_imgtools.handlers.durable import durable_file, make_folder_durably, sync_folder
 
 try:
     import fcntl
@@ -35,12 +35,24 @@ NEUTRAL = (
     "num_workers",
     "stuck_after",
     "output_dir",
+    "profile",
     "resume",
 )
 """Fields of a configuration in which two parts of one run may differ."""
 
 # The settings go last: until all else has been moved, the folder is seen to hold a run.
-_CONTENT = ("checkpoints", "eval", "log.txt", "metrics.jsonl", "plots", "tensorboard", "config.json")
+_CONTENT = (
+    "checkpoints",
+    "environment.json",
+    "eval",
+    "log.txt",
+    "metrics.jsonl",
+    "plots",
+    "profile",
+    "report.html",
+    "tensorboard",
+    "config.json",
+)
 _PATIENCE = 3.0  # seconds for the processes of a run that has just been killed to end
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -58,7 +70,7 @@ def open_run_folder(
     """Make ``output_dir`` the folder of this run, or refuse; call it on all processes.
 
     The main process makes the folder, locks it until it ends (or :func:`close_run_folder`), and writes ``config``
-    to ``config.json``. A lock dies with its process, so the folder of a killed run is free.
+    to ``config.json``, and versions, machine and commit to ``environment.json``. A lock dies with its process, so the folder of a killed run is free.
 
     Args:
         config: what JSON can hold; other values are written as their ``str``.
@@ -105,7 +117,7 @@ def set_aside(output_dir: Path, names: Iterable[str] = _CONTENT) -> Path | None:
 def _open(folder: Path, config: dict[str, Any], resume: str, neutral: set[str]) -> None:
     held = folder.resolve() in _locks
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(folder)
         _lock(folder)
         if resume in ("auto", "never"):
             _refuse_another_run(folder, config, neutral)
@@ -113,6 +125,8 @@ def _open(folder: Path, config: dict[str, Any], resume: str, neutral: set[str]) 
             _logger.warning("%s: the files of the run before are now in %s", folder, previous)
         with durable_file(folder / "config.json") as file:
             file.write(_to_json(config).encode())
+        environment = run_environment(str(config.get("device", "auto")))
+        write_atomically(folder / "environment.json", _to_json(environment).encode())
     except Exception as error:
         if not held:
             close_run_folder(folder)

@@ -23,6 +23,7 @@ from ignite_imgtools.recipes.config import (
     built_in_data,
     config_to_dict,
     launch,
+    refuse_batches_of_one,
     refused_arguments,
 )
 from ignite_imgtools.recipes.detection_prediction import find_images
@@ -211,17 +212,14 @@ def _train(local_rank: int, config: Any) -> None:
         train_loader = data.create_loader(
             train_set,
             config.batch_size,
-            shuffle=True,
-            group_by=None if config.group_by == "none" else config.group_by,
-            seed=config.seed,
-            num_workers=config.num_workers,
-            on_bad_sample=config.on_bad_sample,
             collate_fn=data.collate_classification,
+            **config.train_loader_options(),
         )
         mixing = engines.create_mixing(len(class_names), mixup=config.mixup, cutmix=config.cutmix)
         loss_fn = losses.ClassificationLoss(config.label_smoothing)
 
     module = create_model(config, len(class_names)).to(device)
+    refuse_batches_of_one(module, train_loader, (config.image_size, config.image_size))
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
     model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
     optimizer = _create_optimizer(config, module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import nn
 
 from ignite_imgtools import distributed
 from ignite_imgtools.data.make_data import make_data
@@ -22,6 +24,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "launch",
+    "refuse_batches_of_one",
     "refused_arguments",
 ]
 
@@ -86,6 +89,8 @@ class RunConfig:
     """Make batches of images of the same padded shape, of similar aspect ratio, or of any images."""
     on_bad_sample: Literal["raise", "skip"] = "raise"
     """What to do with an image or annotation that cannot be used: stop, or leave it out and count it."""
+    drop_last: bool = False
+    """Leave out the last training batch of an epoch where it is smaller than the others."""
 
     def check(self) -> None:
         """Check every flag that can be checked without looking at the data.
@@ -140,6 +145,17 @@ class RunConfig:
             return torch.device("cuda", local_rank % torch.cuda.device_count())
         return torch.device(self.device if self.device_type == "cuda" else "cpu")
 
+    def train_loader_options(self) -> dict[str, Any]:
+        """What the loader of the training set takes of these flags."""
+        return {
+            "shuffle": True,
+            "group_by": None if self.group_by == "none" else self.group_by,
+            "seed": self.seed,
+            "num_workers": self.num_workers,
+            "on_bad_sample": self.on_bad_sample,
+            "drop_last": self.drop_last,
+        }
+
     @property
     def backend(self) -> str:
         """What processes communicate through: ``"nccl"`` between GPUs, else ``"gloo"``."""
@@ -168,6 +184,32 @@ def refused_arguments() -> Iterator[None]:
         if type(error) is not ValueError:
             raise
         raise ConfigError(str(error)) from error
+
+
+def refuse_batches_of_one(model: nn.Module, loader: Any, size: tuple[int, int]) -> None:
+    """Refuse what batch normalisation would raise an epoch later, in training on a last batch of a single image.
+
+    Args:
+        model: called with an image ``[1, 3, H, W]``; left as it is.
+        loader: of the training set.
+        size: height and width of its images in pixels.
+
+    Raises:
+        ConfigError: some batch has one image on a process, and ``model`` cannot be trained on that.
+    """
+    if loader.batch_sampler.smallest_share > 1:
+        return
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            copy.deepcopy(model).train()(torch.zeros(1, 3, *size, device=device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "a batch of the epoch has a single image on a process, and this model's batch normalisation needs two: "
+            "choose another --batch-size, or leave such a last batch out with --drop-last"
+        ) from error
 
 
 def launch(config: RunConfig, function: Callable[..., None], *args: Any) -> None:

@@ -22,6 +22,7 @@ from ignite_imgtools.recipes.config import (
     built_in_data,
     config_to_dict,
     launch,
+    refuse_batches_of_one,
     refused_arguments,
 )
 from ignite_imgtools.recipes.landmark_prediction import predict_landmarks
@@ -173,12 +174,8 @@ def _train(local_rank: int, config: Any) -> None:
         train_loader = data.create_loader(
             train_set,
             config.batch_size,
-            shuffle=True,
-            group_by=None if config.group_by == "none" else config.group_by,
-            seed=config.seed,
-            num_workers=config.num_workers,
-            on_bad_sample=config.on_bad_sample,
             collate_fn=data.collate_landmarks,
+            **config.train_loader_options(),
         )
         loss_fn = _create_loss(config)
 
@@ -186,6 +183,7 @@ def _train(local_rank: int, config: Any) -> None:
     if config.weights in ("none", "default"):
         models.begin_at_points(module, data.mean_face(train_set, config.padding))
     module = module.to(device)
+    refuse_batches_of_one(module, train_loader, (config.image_size, config.image_size))
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
     model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
     # Fused, it skips the steps of overflown half precision without waiting for the device.

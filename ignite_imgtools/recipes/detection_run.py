@@ -124,14 +124,10 @@ class DetectionRecipe:
             train_loader = data.create_loader(
                 train_set,
                 config.batch_size,
-                shuffle=True,
-                group_by=None if config.group_by == "none" else config.group_by,
                 aspect_bins=config.aspect_bins,
                 min_size=config.min_size,
                 max_size=config.max_size,
-                seed=config.seed,
-                num_workers=config.num_workers,
-                on_bad_sample=config.on_bad_sample,
+                **config.train_loader_options(),
             )
         val_loader = self._create_val_loader(config, val_set)
         class_names = data.class_names(val_set)

@@ -23,6 +23,7 @@ from ignite_imgtools.recipes.config import (
     built_in_data,
     config_to_dict,
     launch,
+    refuse_batches_of_one,
     refused_arguments,
 )
 from ignite_imgtools.recipes.dense_prediction import predict_masks
@@ -169,17 +170,14 @@ class SegmentationRecipe:
             train_loader = data.create_loader(
                 train_set,
                 config.batch_size,
-                shuffle=True,
-                group_by=None if config.group_by == "none" else config.group_by,
-                seed=config.seed,
-                num_workers=config.num_workers,
-                on_bad_sample=config.on_bad_sample,
                 collate_fn=data.collate_dense,
+                **config.train_loader_options(),
             )
         val_loader = _create_val_loader(config, val_set)
         class_names = data.class_names(val_set)
 
         module = self._create_model(config, len(class_names)).to(device)
+        refuse_batches_of_one(module, train_loader, (config.crop_size, config.crop_size))
         ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
         model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
         loss_fn = self._create_loss(config, len(class_names)).to(device)

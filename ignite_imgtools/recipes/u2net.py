@@ -125,12 +125,8 @@ def _train(local_rank: int, config: Any) -> None:
         train_loader = data.create_loader(
             train_set,
             config.batch_size,
-            shuffle=True,
-            group_by=None if config.group_by == "none" else config.group_by,
-            seed=config.seed,
-            num_workers=config.num_workers,
-            on_bad_sample=config.on_bad_sample,
             collate_fn=data.collate_dense,
+            **config.train_loader_options(),
         )
     val_loader = _create_val_loader(config, val_set)
 

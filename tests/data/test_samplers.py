@@ -295,3 +295,10 @@ def test_a_data_set_of_cocos_size_is_planned_at_once() -> None:
     assert batches == len(sampler)
     assert sampler._plan is not None
     assert sampler._plan[1].dtype == np.int32
+
+
+@pytest.mark.parametrize(("groups", "world_size", "expected"), [([0] * 9, 1, 1), ([0] * 10, 1, 2), ([0] * 10, 2, 1)])
+def test_the_smallest_share(groups: list[int], world_size: int, expected: int) -> None:
+    samplers = [GroupedBatchSampler(groups, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert min(len(batch) for sampler in samplers for batch in sampler) == expected
+    assert {sampler.smallest_share for sampler in samplers} == {expected}

@@ -1,4 +1,4 @@
-"""The recipe of classification runs from training to prediction, goes on exactly where it was stopped or killed."""
+"""The recipe of classification runs from training to prediction, and goes on exactly where it was stopped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from ignite_imgtools.cli import main
 from ignite_imgtools.data.make_data import make_data
 from ignite_imgtools.recipes import classification
 from tests.recipes.dense_runs import call
-from tests.recipes.faster_rcnn_runs import assert_same_run, metrics_lines
-from tests.recipes.killed_runs import kill_within, last_logged
+from tests.recipes.faster_rcnn_runs import metrics_lines
 
 FLAGS = (
     "--model shufflenet_v2_x0_5 --image-size 40 --crop-scale 0.5 1 --optimizer adamw --lr 5e-3 --batch-size 6 "
@@ -109,25 +108,6 @@ def test_other_classes_than_the_models_are_refused(
     assert message in capfd.readouterr().err
 
 
-# Workers make no difference, so the run without interruption has none.
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (1, 2)])
-def test_killed_in_the_second_of_three_epochs(workers: int, processes: int, dataset: Path, tmp_path: Path) -> None:
-    straight, folder = tmp_path / "straight", tmp_path / "run"
-
-    def arguments(output_dir: Path, workers: int) -> list[str]:
-        options = f"--epochs 3 --eval-every 2 --accumulate 2 --checkpoint-every 1 --num-workers {workers}".split()
-        options += ["--nproc-per-node", str(processes), "--output-dir", str(output_dir)]
-        return ["train", "classification", "--data", str(dataset), *FLAGS, *options, "--batch-size", "2"]
-
-    call(processes, *arguments(straight, 0))
-    kill_within(arguments(folder, workers), folder / "metrics.jsonl", epoch=2)
-    length = max(line["iteration"] for line in metrics_lines(straight)) // 3
-    assert length < last_logged(folder) < 2 * length + 1
-    call(processes, *arguments(folder, workers))
-    assert_same_run(folder, straight)
-
-
 def test_the_head_alone_is_trained() -> None:
     config = classification.Config(device="cpu", freeze=True, model="shufflenet_v2_x0_5").filled()
     model = classification.create_model(config, 5)
@@ -189,3 +169,12 @@ def test_what_only_the_components_can_tell_is_one_line_too(
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_a_last_batch_of_one_image_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    dataset = make_data("class_folders", tmp_path / "data", num_train=5, num_val=4, image_size=64)
+    small = "--model mobilenet_v3_small --image-size 32 --batch-size 4 --epochs 1 --device cpu".split()
+    arguments = ["train", "classification", "--data", str(dataset), "--output-dir", str(tmp_path / "run"), *small]
+    assert main(arguments) == 2
+    assert "has a single image on a process" in capfd.readouterr().err
+    assert main([*arguments, "--drop-last"]) == 0

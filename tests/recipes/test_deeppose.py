@@ -1,4 +1,4 @@
-"""The recipe of landmarks runs from training to prediction, goes on exactly where it was stopped or killed."""
+"""The recipe of landmarks runs from training to prediction, and goes on exactly where it was stopped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from ignite_imgtools.data.make_data import make_data
 from ignite_imgtools.recipes import deeppose
 from tests.data.landmark_folders import write_csv
 from tests.recipes.dense_runs import call
-from tests.recipes.faster_rcnn_runs import assert_same_run, metrics_lines
-from tests.recipes.killed_runs import kill_within, last_logged
+from tests.recipes.faster_rcnn_runs import metrics_lines
 
 FLAGS = (
     "--model shufflenet_v2_x0_5 --image-size 40 --lr 2e-3 --batch-size 6 --ema-decay 0.9 --warmup 2 --log-every 1 "
@@ -143,25 +142,6 @@ def test_another_number_of_points_is_refused(
     args = ["evaluate", "deeppose", "--checkpoint", str(checkpoint), "--data", str(tmp_path)]
     assert main([*args, "--output-dir", str(tmp_path / "run")]) == 2
     assert f"{checkpoint}: knows 98 points of a face, the data set has 68" in capfd.readouterr().err
-
-
-# Workers make no difference, so the run without interruption has none.
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (1, 2)])
-def test_killed_in_the_second_of_three_epochs(workers: int, processes: int, dataset: Path, tmp_path: Path) -> None:
-    straight, folder = tmp_path / "straight", tmp_path / "run"
-
-    def arguments(output_dir: Path, workers: int) -> list[str]:
-        options = f"--epochs 3 --eval-every 2 --accumulate 2 --checkpoint-every 1 --num-workers {workers}".split()
-        options += ["--nproc-per-node", str(processes), "--output-dir", str(output_dir)]
-        return ["train", "deeppose", "--data", str(dataset), *FLAGS, *options, "--batch-size", "3"]
-
-    call(processes, *arguments(straight, 0))
-    kill_within(arguments(folder, workers), folder / "metrics.jsonl", epoch=2)
-    length = max(line["iteration"] for line in metrics_lines(straight)) // 3
-    assert length < last_logged(folder) < 2 * length + 1
-    call(processes, *arguments(folder, workers))
-    assert_same_run(folder, straight)
 
 
 def test_other_points_than_of_faces_are_trained_too(tmp_path: Path) -> None:

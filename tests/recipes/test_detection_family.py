@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ignite_imgtools.data.make_data import make_data
-from tests.recipes.faster_rcnn_runs import assert_same_run, metrics_lines, run
-from tests.recipes.killed_runs import kill_within
+from tests.recipes.faster_rcnn_runs import metrics_lines, run
 
 _COMMON = (
     "--backbone resnet18 --min-size 48 --max-size 64 --optimizer adamw --lr 1e-3 --weight-decay 0.01 --schedule cosine "
@@ -28,14 +27,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(RUNS))
-def test_train_go_on_evaluate_predict(name: str, dataset: Path, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+def test_train_evaluate_predict(name: str, dataset: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
     args = ["train", name, "--data", str(dataset), *RUNS[name]]
     run(*args, "--output-dir", str(whole))
     assert metrics_lines(whole)[-1]["iteration"] == 8
-    kill_within([*args, "--output-dir", str(killed)], killed / "metrics.jsonl", epoch=2)
-    assert "resumed" in run(*args, "--output-dir", str(killed))
-    assert_same_run(killed, whole)
 
     evaluate = ["evaluate", name, "--checkpoint", str(whole / "checkpoints" / "last.pt")]
     run(*evaluate, "--output-dir", str(tmp_path / "one"))

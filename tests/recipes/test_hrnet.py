@@ -1,4 +1,4 @@
-"""The recipe of HRNet runs from training to prediction, goes on exactly where it was stopped or killed."""
+"""The recipe of HRNet runs from training to prediction, and goes on exactly where it was stopped."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from ignite_imgtools.data.make_data import make_data
 from ignite_imgtools.data.shapes_people import PERSON_KEYPOINTS
 from ignite_imgtools.recipes import hrnet
 from tests.recipes.dense_runs import call
-from tests.recipes.faster_rcnn_runs import assert_same_run, metrics_lines
-from tests.recipes.killed_runs import kill_within, last_logged
+from tests.recipes.faster_rcnn_runs import metrics_lines
 
 FLAGS = (
     "--model hrnet_small --base-channels 4 --input-size 64 48 --lr 5e-3 --batch-size 6 --ema-decay 0.9 --warmup 2 "
@@ -209,25 +208,6 @@ def test_it_predicts_in_what_a_detector_wrote(dataset: Path, stopped: tuple[Path
     first, second = _predict(stopped, tmp_path / "out", *images, "--boxes", str(file))
     assert [(person["box"], person["box_score"]) for person in first["persons"]] == [(box, 0.75)]
     assert second["persons"] == []
-
-
-# Workers make no difference, so the run without interruption has none.
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (1, 2)])
-def test_killed_in_the_second_of_three_epochs(workers: int, processes: int, dataset: Path, tmp_path: Path) -> None:
-    straight, folder = tmp_path / "straight", tmp_path / "run"
-
-    def arguments(output_dir: Path, workers: int) -> list[str]:
-        options = f"--epochs 3 --eval-every 2 --accumulate 2 --checkpoint-every 1 --num-workers {workers}".split()
-        options += ["--nproc-per-node", str(processes), "--output-dir", str(output_dir)]
-        return ["train", "hrnet", "--data", str(dataset), *FLAGS, *options, "--batch-size", "2"]
-
-    call(processes, *arguments(straight, 0))
-    kill_within(arguments(folder, workers), folder / "metrics.jsonl", epoch=2)
-    length = max(line["iteration"] for line in metrics_lines(straight)) // 3
-    assert length < last_logged(folder) < 2 * length + 1
-    call(processes, *arguments(folder, workers))
-    assert_same_run(folder, straight)
 
 
 def test_weights_by_the_authors_names_and_of_our_own(stopped: tuple[Path, Path], tmp_path: Path) -> None:
