@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import math
 import os
@@ -21,6 +22,7 @@ from torch import nn
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.handlers import (
     CheckpointError,
+    MetricLogger,
     attach_checkpoints,
     checkpoint_file,
     checkpoint_folder,
@@ -498,6 +500,73 @@ def test_a_whole_file_of_another_version_stops_the_run_instead_of_being_overwrit
     toy.attach(tmp_path)
     with pytest.raises(CheckpointError, match="version 9"):
         toy.run(1)
+
+
+@pytest.mark.parametrize("content", [{"version": 9}, {"trainer": 3}, None])
+def test_a_whole_file_that_is_no_checkpoint_is_kept_when_an_older_one_is_taken(
+    tmp_path: Path, straight: Toy, content: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy = create_toy()
+    toy.attach(tmp_path)
+    toy.run(2)
+    last = tmp_path / "checkpoints" / "last.pt"
+    last.unlink()
+    if content is None:
+        torch.save({"weight": torch.ones(2)}, last)
+    else:
+        checkpoint_file.save_checkpoint(content, last)
+    before = last.read_bytes()
+    (tmp_path / "checkpoints" / "foreign-3-last.pt").touch()
+    again = create_toy()
+    handle = again.attach(tmp_path)
+    assert again.run(3).digest() == straight.digest()
+    assert handle.resumed_from == tmp_path / "checkpoints" / "previous-00000009.pt"
+    kept = tmp_path / "checkpoints" / "foreign-4-last.pt"
+    assert kept.read_bytes() == before
+    assert f"{last}: " in caplog.text
+    assert f"{kept}: kept under this name" in caplog.text
+
+
+def test_a_path_without_the_position_of_a_run_is_refused(tmp_path: Path) -> None:
+    checkpoint_file.save_checkpoint({"model": {}}, tmp_path / "x.pt")
+    toy = create_toy()
+    toy.attach(tmp_path, resume=tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"x\.pt: does not say where a run stands"):
+        toy.run()
+
+
+def test_the_best_goes_where_a_run_goes_on_in_another_folder(tmp_path: Path) -> None:
+    toy = create_toy()
+    toy.attach(tmp_path / "a", best="score")
+    toy.run(1)
+    again = create_toy()
+    again.attach(tmp_path / "b", best="score", resume=tmp_path / "a" / "checkpoints" / "last.pt")
+    again.run(1)
+    assert _names(tmp_path / "b") == ["best.pt", "last.pt"]
+
+
+def test_logs_are_on_disk_before_the_checkpoint_of_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    sync, save = checkpoints.sync_logs, checkpoint_folder.save_checkpoint
+
+    def note_sync(folder: Path) -> None:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        calls.append(f"logs {json.loads(lines[-1])['iteration']}")
+        sync(folder)
+
+    def note_save(state: Any, path: Path) -> None:
+        calls.append(f"checkpoint {state['trainer']['iteration']}")
+        save(state, path)
+
+    monkeypatch.setattr(checkpoints, "sync_logs", note_sync)
+    monkeypatch.setattr(checkpoint_folder, "save_checkpoint", note_save)
+    toy = create_toy()
+    MetricLogger(tmp_path, console=False).attach(toy.trainer, every=2)
+    toy.attach(tmp_path, background=True)
+    toy.run(2)
+    # The epoch has five steps, and a line at its end.
+    expected = [(4, 4), (5, 5), (9, 9), (10, 10)]
+    assert calls == [call for logs, saved in expected for call in (f"logs {logs}", f"checkpoint {saved}")]
 
 
 def test_never_starts_anew_and_keeps_the_old_files(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ignite_imgtools.handlers.durable import durable_file, link_or_copy, sync_folder
+from ignite_imgtools.handlers import durable
+from ignite_imgtools.handlers.durable import durable_file, link_or_copy, make_folder_durably, sync_file, sync_folder
 
 
 def test_the_file_takes_its_place_when_all_of_it_is_written(tmp_path: Path) -> None:
@@ -79,3 +80,25 @@ def test_folders_that_cannot_be_synchronised(
     else:
         with pytest.raises(OSError, match="Input/output error"):
             sync_folder(tmp_path)
+
+
+def test_every_folder_that_is_made_is_synchronised_in_the_one_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised: list[Path] = []
+
+    def note(folder: Path) -> None:
+        synchronised.append(folder)
+        raise PermissionError  # as where a folder may be written and not read
+
+    monkeypatch.setattr(durable, "sync_folder", note)
+    for _ in range(2):
+        make_folder_durably(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert sorted(synchronised) == [tmp_path, tmp_path / "a"]
+
+
+def test_a_file_is_synchronised_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    sync_file(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "a"
