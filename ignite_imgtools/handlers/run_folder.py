@@ -17,6 +17,8 @@ from typing import Any
 
 from ignite_imgtools.distributed import on_main_process
 from ignite_imgtools.handlers.durable import durable_file, make_folder_durably, sync_folder
+from ignite_imgtools.handlers.environment import run_environment
+from ignite_imgtools.handlers.run_files import write_atomically
 
 try:
     import fcntl
