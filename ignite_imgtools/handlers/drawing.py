@@ -16,6 +16,7 @@ __all__ = [
     "class_name",
     "draw_boxes",
     "image_to_array",
+    "panels_of",
     "prediction_picture",
     "rows_picture",
     "truth_picture",
@@ -305,3 +306,29 @@ def rows_picture(pictures: Sequence[np.ndarray], width: int = 1640) -> np.ndarra
             x += picture.shape[1] + gap
         y += height + gap
     return canvas
+
+
+def panels_of(picture: np.ndarray) -> list[np.ndarray]:
+    """The pictures that :func:`rows_picture` has put into one, in its order; that one itself where there are no gaps.
+
+    Args:
+        picture: uint8 ``[H, W, 3]``.
+    """
+    empty = (picture == np.array(_BACKGROUND, dtype=np.uint8)).all(axis=2)
+    found = []
+    for top, bottom in _between_gaps(empty.all(axis=1)):
+        for left, right in _between_gaps(empty[top:bottom].all(axis=0)):
+            # A picture that is lower than the others of its row has background below.
+            filled = np.flatnonzero(~empty[top:bottom, left:right].all(axis=1))
+            found.append(picture[top : top + int(filled[-1]) + 1, left:right])
+    return found
+
+
+def _between_gaps(empty: np.ndarray) -> list[tuple[int, int]]:
+    """Begin and end of each stretch that ``_MARGIN`` or more empty lines part from the next."""
+    filled = np.flatnonzero(~empty)
+    if not len(filled):
+        return []
+    breaks = np.flatnonzero(np.diff(filled) > _MARGIN)
+    starts, ends = filled[np.r_[0, breaks + 1]], filled[np.r_[breaks, len(filled) - 1]] + 1
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))

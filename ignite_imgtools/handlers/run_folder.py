@@ -72,7 +72,8 @@ def open_run_folder(
     """Make ``output_dir`` the folder of this run, or refuse; call it on all processes.
 
     The main process makes the folder, locks it until it ends (or :func:`close_run_folder`), and writes ``config``
-    to ``config.json``, and versions, machine and commit to ``environment.json``. A lock dies with its process, so the folder of a killed run is free.
+    to ``config.json``, and versions, machine and commit to ``environment.json``. A lock dies with its process, so the
+    folder of a killed run is free.
 
     Args:
         config: what JSON can hold; other values are written as their ``str``.

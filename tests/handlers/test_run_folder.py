@@ -84,7 +84,8 @@ def test_never_moves_the_old_run_aside_each_time_and_leaves_other_files(tmp_path
     _open(tmp_path, resume="never", epochs=9)
     assert (tmp_path / "previous-1" / "checkpoints" / "last.pt").read_text() == "weights"
     assert json.loads((tmp_path / "previous-1" / "config.json").read_text())["epochs"] == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "notes.txt", "previous-1"]
+    left = [".lock", "config.json", "environment.json", "notes.txt", "previous-1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
     _open(tmp_path, resume="never")
     assert json.loads((tmp_path / "previous-2" / "config.json").read_text())["epochs"] == 9
 
