@@ -108,7 +108,7 @@ def _introduction(run: RunRecord) -> str:
 
 def _tiles(run: RunRecord) -> str:
     tiles = []
-    for name in metric_names(run.records)[:_TILES]:
+    for name in _overall(run)[:_TILES]:
         iterations, values = curve_points(run.records, name)
         best = best_place(name, values)
         if best is None:
@@ -131,18 +131,33 @@ def best_place(name: str, values: Sequence[float]) -> int | None:
 
 def _curves(run: RunRecord) -> str:
     records = run.records
-    losses = sorted(loss_names(records), key=lambda name: not name.endswith("/loss"))[:_MAX_LINES]
+    losses = sorted(loss_names(records), key=lambda name: not name.endswith("/loss"))
+    # A sum of one term is that term.
+    losses = [name for name in losses if name.endswith("/loss") or _terms_like(name, losses) != 1][:_MAX_LINES]
     lines = [(name.removeprefix("train/"), *curve_points(records, name)) for name in losses]
     finite = sorted(value for _, _, values in lines for value in values if math.isfinite(value))
     # A few outliers, usually the first iterations, must not press the rest together.
     limit = finite[math.ceil(0.98 * len(finite)) - 1] * 1.1 if finite and finite[0] >= 0 else None
     charts = [chart("Losses", lines, limit=limit, notes=[number(values[-1]) for _, _, values in lines])]
-    measured = metric_names(records)[:_MAX_LINES]
+    measured = _overall(run)[:_MAX_LINES]
     found = [(name, *curve_points(records, name)) for name in measured]
     charts.append(chart("Evaluation", found, notes=[_best_note(name, values) for name, _, values in found]))
     rates = curve_points(records, "lr")
     charts.append(chart("Learning rate", [("lr", *rates)], notes=[number(rates[1][-1])]) if rates[0] else "")
     return f'<div class="grid2">{"".join(charts)}</div>' if any(charts) else ""
+
+
+def _terms_like(name: str, names: Sequence[str]) -> int:
+    """How many terms of the loss of the same training or evaluation there are, if there is their sum."""
+    kind = name.split("/", 1)[0]
+    siblings = [other for other in names if other.split("/", 1)[0] == kind]
+    return len(siblings) - 1 if f"{kind}/loss" in siblings else len(siblings) + 1
+
+
+def _overall(run: RunRecord) -> list[str]:
+    """The metrics that are not those of a single class."""
+    classes = {row.get("class") for row in run.per_class}
+    return [name for name in metric_names(run.records) if name.rsplit("/", 1)[-1] not in classes]
 
 
 def _best_note(name: str, values: Sequence[float]) -> str:
@@ -196,11 +211,15 @@ def _plots(run: RunRecord) -> str:
         if path.stem not in _PANELS and not path.stem.startswith(_DRAWN_HERE) and not path.name.startswith(".")
     ]
     cards = [
-        f'<figure class="card plot"><h3>{escape(_TITLES.get(path.stem, path.stem.replace("_", " ").capitalize()))}</h3>{tag}</figure>'
+        f'<figure class="card plot"><h3>{escape(_plot_title(path.stem))}</h3>{tag}</figure>'
         for path in shown
         if (tag := _plot(path))
     ]
     return f'<div class="grid2">{"".join(cards)}</div>' if cards else ""
+
+
+def _plot_title(name: str) -> str:
+    return _TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 def _plot(path: Path) -> str:

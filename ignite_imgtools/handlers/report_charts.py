@@ -74,12 +74,14 @@ def chart(title: str, lines: Sequence[Line], *, limit: float | None = None, note
         y = place(first, tick).split(",")[1]
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{float(y) + 3.5:.1f}" text-anchor="end">{_tick_text(tick)}</text>')
-    for x, anchor in ((first, "start"), (last, "end"))[: 2 if last > first else 1]:
-        across = place(x, low).split(",")[0]
-        parts.append(f'<text x="{across}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{number(x)}</text>')
-    parts.append(f'<text x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">iteration</text>')
-    for order, (x, y) in enumerate(points):
-        shown = [place(a, b) if math.isfinite(b) else "" for a, b in zip(*_thinned(x, y), strict=True)]
+    for iteration, anchor in ((first, "start"), (last, "end")) if last > first else ():
+        across = place(iteration, low).split(",")[0]
+        parts.append(f'<text x="{across}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{number(iteration)}</text>')
+    name = "iteration" if last > first else f"iteration {number(first)}"
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">{name}</text>')
+    for order, curve in enumerate(points):
+        shown = [place(a, b) if math.isfinite(b) else "" for a, b in zip(*_thinned(*curve), strict=True)]
         for run in " ".join(point or "|" for point in shown).split("|"):
             if not (places := run.split()):
                 continue
@@ -143,9 +145,9 @@ def _said(value: object) -> str:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of texts with the same keys; those that are numbers are rounded, and -1, which stands for nothing to be found, is a dash.
+    """Rows of texts, of which numbers are rounded; -1, which says that nothing was to be found, is a dash.
 
-    The cells of the first column of numbers have a bar. On a phone only the first columns are shown.
+    The columns are those of the first row; the cells of the second one have a bar. A phone shows the first few.
     """
     names = list(rows[0])
     head = "".join(

@@ -256,6 +256,7 @@ def _train(local_rank: int, config: Any) -> None:
     handlers.attach_signals(trainer, checkpoints)
     handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
     handlers.attach_curves(folder, trainer, metrics=_CURVES)
+    handlers.attach_report(folder, trainer)
 
     if config.max_iterations is None:
         trainer.run(train_loader, max_epochs=config.epochs)

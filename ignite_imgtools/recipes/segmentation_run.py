@@ -212,6 +212,7 @@ class SegmentationRecipe:
         handlers.attach_signals(trainer, checkpoints)
         handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
         handlers.attach_curves(folder, trainer, metrics=_CURVES)
+        handlers.attach_report(folder, trainer)
 
         if config.max_iterations is None:
             trainer.run(train_loader, max_epochs=config.epochs)
