@@ -142,7 +142,8 @@ def _open(folder: Path, config: dict[str, Any], resume: str, neutral: set[str]) 
 
 
 def _refuse_another_run(folder: Path, config: Mapping[str, Any], neutral: set[str]) -> None:
-    if not any((folder / name).exists() for name in ("config.json", "metrics.jsonl", "checkpoints")):
+    # A run that ended before its first number and checkpoint, by a flag that was refused, leaves nothing to be lost.
+    if not (folder / "metrics.jsonl").exists() and not any((folder / "checkpoints").glob("*")):
         return
     way_out = "choose another output_dir, or go on from a checkpoint of it with resume=PATH"
     path = folder / "config.json"
