@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import waited
 
 from .anchors import describe_anchors
 from .class_layouts import check_class_folders
@@ -33,6 +34,7 @@ from .yolo_file import read_yolo
 __all__ = ["FORMATS", "Fault", "anchor_report", "check_dataset", "format_report"]
 
 
+@waited("checking")
 def check_dataset(data_format: str, folder: str | os.PathLike[str], *, decode: bool = False) -> list[Fault]:
     """Find everything that is wrong with a data set, without decoding an image; masks have to be decoded.
 

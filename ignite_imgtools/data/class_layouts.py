@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.distributed import keyed_seed
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import waited
 
 from .class_folders import ClassFolders, ClassFoldersPart, ClassTransforms, class_folder_names
 from .faults import Fault, OnBadSample
@@ -34,6 +35,7 @@ class ClassLayout:
     val: ClassFoldersPart | None
 
 
+@waited("indexing")
 def open_classification_data(
     folder: str | os.PathLike[str],
     data_format: str | None = None,

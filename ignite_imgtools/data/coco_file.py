@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ignite_imgtools.formats import one_line
+from ignite_imgtools.progress import say
 
 from .coco_objects import ObjectColumns, as_int, came_of
 from .detection_table import Category, DetectionTable
@@ -24,6 +25,9 @@ from .images import LONGEST_NAME
 from .ragged import pack_bytes, starts_of
 
 __all__ = ["read_coco"]
+
+# A file of so many megabytes takes seconds to parse.
+_LARGE = 50
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: valid in json, but no file can be called so
 
@@ -79,6 +83,9 @@ class _CocoReader:
             came = "something else" if Path(self.file).exists() else "nothing there"
             self._fault("", "annotation file", "a file", came, "correct the path", fatal=True)
             return None
+        megabytes = Path(self.file).stat().st_size / 1e6
+        if megabytes > _LARGE:
+            say(one_line(f"reading {self.file}, {megabytes:.0f} MB"))
         try:
             content = json.loads(Path(self.file).read_bytes().decode("utf-8"))
         except UnicodeDecodeError as error:

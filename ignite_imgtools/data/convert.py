@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ignite_imgtools.formats import UNPRINTABLE, DataError
+from ignite_imgtools.progress import tick, waited
 
 from .detection_table import DetectionTable, clipped_corners
 from .faults import OnBadSample
@@ -49,6 +50,7 @@ class ConvertedParts:
         return text
 
 
+@waited("converting")
 def convert_detection_data(
     folder: str | os.PathLike[str],
     directory: str | os.PathLike[str],
@@ -224,6 +226,7 @@ class _Writer:
             raise DataError(f"{source}: another image has this name already; rename one of them")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.counts["images"] += 1
+        tick()
         if self.link_images:
             with contextlib.suppress(OSError):
                 os.link(source.resolve(), path)

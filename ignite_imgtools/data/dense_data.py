@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import tick
 
 from .faults import Fault, OnBadSample, fault_of_error, settle_faults
 from .images import read_image
@@ -67,6 +68,7 @@ class DensePart:
         values: set[int] = set()
         for index in range(len(table)):
             try:
+                tick()
                 target = self.target(table, index)
             except DataError as error:
                 masks = [table.path(index, column) for column in range(1, len(table.folders))]

@@ -13,6 +13,7 @@ from typing import Any
 from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import waited
 
 from .class_list import count_classes, find_class_names
 from .dense_data import DensePart, DenseTransforms, ImagesWithMasks
@@ -69,6 +70,7 @@ class DenseLayout:
         return DenseLayout(train, val[0] if val else None)
 
 
+@waited("indexing")
 def open_segmentation_data(
     folder: str | os.PathLike[str],
     data_format: str | None = None,
@@ -109,6 +111,7 @@ def open_segmentation_data(
     return train_set, ImagesWithMasks(layout.val, val_transforms, on_bad_sample)
 
 
+@waited("indexing")
 def open_saliency_data(
     folder: str | os.PathLike[str],
     data_format: str | None = None,

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import tick
 
 from .faults import Fault, fault_of_error
 from .images import MAX_PIXELS, image_size, read_image, resolve_inside
@@ -65,6 +66,7 @@ def examine_image(
     Returns:
         ``(height, width)`` of the image, or ``None`` where it has none, and the fault, if there is one.
     """
+    tick()
     try:
         path = resolve_inside(folder, name)
     except DataError as error:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.distributed import keyed_seed
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import waited
 
 from .faults import Fault, OnBadSample
 from .landmark_parts import CsvPart, LandmarkPart, PtsPart, WflwPart, read_landmarks
@@ -35,6 +36,7 @@ class LandmarkLayout:
     val: LandmarkPart | None
 
 
+@waited("indexing")
 def open_landmark_data(
     folder: str | os.PathLike[str],
     data_format: str | None = None,

@@ -13,6 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import waited
 
 from .coco import CocoDetection
 from .faults import OnBadSample
@@ -194,6 +195,7 @@ def find_among(
     return next(iter(found.values()))
 
 
+@waited("indexing")
 def open_detection_data(
     folder: str | os.PathLike[str],
     data_format: str | None = None,

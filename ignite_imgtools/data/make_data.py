@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ignite_imgtools.progress import waited
+
 from .shapes_classes import write_class_folders
 from .shapes_coco import write_coco, write_coco_keypoints
 from .shapes_dense import write_drive, write_masks, write_saliency, write_voc_segmentation
@@ -34,6 +36,7 @@ FORMATS: dict[str, Callable[[Path, int, int, int, int], None]] = {
 seed and the image size."""
 
 
+@waited("writing the built-in data")
 def make_data(
     data_format: str,
     directory: str | os.PathLike[str],

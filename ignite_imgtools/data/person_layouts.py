@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ignite_imgtools.formats import DataError
+from ignite_imgtools.progress import waited
 
 from .faults import OnBadSample, shown
 from .layouts import DetectionLayout, find_among, find_coco_part
@@ -19,6 +20,7 @@ from .subsets import class_names, split_dataset
 __all__ = ["PERSON_FORMATS", "find_person_keypoints", "open_person_data"]
 
 
+@waited("indexing")
 def open_person_data(
     folder: str | os.PathLike[str],
     data_format: str | None = None,

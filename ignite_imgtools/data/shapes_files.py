@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ignite_imgtools.distributed import keyed_seed
+from ignite_imgtools.progress import tick
 
 __all__ = ["PARTS", "part_seed", "save_jpeg"]
 
@@ -22,3 +23,4 @@ def part_seed(seed: int, part: str) -> int:
 def save_jpeg(image: np.ndarray, path: Path) -> None:
     """Write an image, uint8 ``[H, W, 3]``, with colours as fine as its brightness."""
     Image.fromarray(image).save(path, quality=92, subsampling=0)
+    tick()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import one_line
 from ignite_imgtools.handlers.run_files import WriteGuard
+from ignite_imgtools.progress import line_handler, show_progress
 
 __all__ = ["Console", "show_messages"]
 
@@ -77,10 +78,11 @@ def show_messages() -> None:
     """Show what the package has to say (INFO on one process, WARNING on all), each message in one line."""
     logger = logging.getLogger("ignite_imgtools")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = line_handler()
         handler.setFormatter(_OneLineFormatter("%(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
+    show_progress(is_main_process())
     logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     # ignite logs each error that it raises again; whoever catches it says it once.
     logging.getLogger("ignite").setLevel(logging.CRITICAL)

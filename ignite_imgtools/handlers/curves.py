@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attach_curves",
+    "best_place",
     "curve_points",
     "is_error",
     "loss_and_lr_figure",
@@ -170,12 +171,7 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
     figure, (ax,) = create_figure()
     for name in names[:_MAX_LINES]:
         iterations, values = curve_points(records, name)
-        choose, word = (min, "lowest") if is_error(name) else (max, "highest")
-        best = choose(
-            (i for i, value in enumerate(values) if math.isfinite(value)),
-            key=lambda i, values=values: values[i],  # type: ignore[misc]
-            default=None,
-        )
+        word, best = "lowest" if is_error(name) else "highest", best_place(name, values)
         label = name if best is None else f"{name}, {word} {values[best]:.3f}"
         label = label.replace("$", r"\$")  # a name of a class in it may look like a formula
         (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=label)
@@ -196,6 +192,13 @@ def loss_names(records: Sequence[Record]) -> list[str]:
 def is_error(name: str) -> bool:
     """Whether less of a metric is better."""
     return name.rsplit("/", 1)[-1] in _ERRORS
+
+
+def best_place(name: str, values: Sequence[float]) -> int | None:
+    """Where the best of the values of a metric is, the first of equal ones; ``None`` where there is none."""
+    finite = [place for place, value in enumerate(values) if math.isfinite(value)]
+    choose: Callable[..., int] = min if is_error(name) else max
+    return choose(finite, key=lambda place: values[place]) if finite else None
 
 
 def _names(records: Sequence[Record], wanted: Any) -> list[str]:

@@ -14,6 +14,7 @@ from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import TrainerEvents
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.console import Console
+from ignite_imgtools.progress import Wait
 
 __all__ = ["attach_evaluation_summary", "evaluate_on_epoch", "flat_metrics"]
 
@@ -40,6 +41,7 @@ def evaluate_on_epoch(
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     trainer.register_events(*TrainerEvents)
+    waits = _attach_wait(evaluator)
     evaluated_after: int | None = None
 
     def evaluate() -> None:
@@ -75,7 +77,7 @@ def evaluate_on_epoch(
         if _reached_max_iters(trainer) and evaluated_after not in (None, trainer.state.iteration):
             evaluate()
 
-    attachments = Attachments()
+    attachments = waits
     attachments.add(trainer, Events.STARTED, started)
     attachments.add(trainer, Events.EPOCH_STARTED, iterations_begin)
     attachments.add(trainer, Events.EPOCH_COMPLETED, epoch_completed)
@@ -110,6 +112,7 @@ def attach_evaluation_summary(evaluator: Engine) -> Attachments:
         An object whose ``remove()`` or ``detach()`` ends this.
     """
     console = Console(bar=False)
+    _attach_wait(evaluator)
 
     def show() -> None:
         values = flat_metrics(evaluator.state.metrics)
@@ -120,4 +123,32 @@ def attach_evaluation_summary(evaluator: Engine) -> Attachments:
 
     attachments = Attachments()
     attachments.add(evaluator, Events.COMPLETED, show)
+    return attachments
+
+
+def _attach_wait(evaluator: Engine) -> Attachments:
+    """Show how far each evaluation is."""
+    wait: Wait | None = None
+
+    def started(engine: Engine) -> None:
+        nonlocal wait
+        close()  # an evaluation that an error broke off
+        wait = Wait("evaluating", engine.state.epoch_length, unit="batches")
+        wait.__enter__()
+
+    def advance() -> None:
+        if wait is not None:
+            wait.advance()
+
+    def close() -> None:
+        nonlocal wait
+        if wait is not None:
+            wait.__exit__()
+        wait = None
+
+    attachments = Attachments()
+    attachments.add(evaluator, Events.EPOCH_STARTED, started)
+    attachments.add(evaluator, Events.ITERATION_COMPLETED, advance)
+    attachments.add(evaluator, Events.EPOCH_COMPLETED, close)
+    attachments.add(evaluator, Events.TERMINATE, close)
     return attachments

@@ -6,7 +6,7 @@ import base64
 import datetime
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from PIL import Image
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.curves import curve_points, is_error, loss_names, metric_names
+from ignite_imgtools.handlers.curves import best_place, curve_points, is_error, loss_names
 from ignite_imgtools.handlers.drawing import panels_of
 from ignite_imgtools.handlers.engine_handlers import move_to_end
 from ignite_imgtools.handlers.report_charts import bar_list, chart, escape, facts, number, table
 from ignite_imgtools.handlers.report_page import page
+from ignite_imgtools.handlers.run_comparison import overall_metrics
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 from ignite_imgtools.handlers.run_record import RunRecord, read_run
 
@@ -108,7 +109,7 @@ def _introduction(run: RunRecord) -> str:
 
 def _tiles(run: RunRecord) -> str:
     tiles = []
-    for name in _overall(run)[:_TILES]:
+    for name in overall_metrics(run)[:_TILES]:
         iterations, values = curve_points(run.records, name)
         best = best_place(name, values)
         if best is None:
@@ -122,13 +123,6 @@ def _tiles(run: RunRecord) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 
 
-def best_place(name: str, values: Sequence[float]) -> int | None:
-    """Where the best of the values of a metric is, the first of equal ones; ``None`` where there is none."""
-    finite = [place for place, value in enumerate(values) if math.isfinite(value)]
-    choose: Callable[..., int] = min if is_error(name) else max
-    return choose(finite, key=lambda place: values[place]) if finite else None
-
-
 def _curves(run: RunRecord) -> str:
     records = run.records
     losses = sorted(loss_names(records), key=lambda name: not name.endswith("/loss"))
@@ -139,7 +133,7 @@ def _curves(run: RunRecord) -> str:
     # A few outliers, usually the first iterations, must not press the rest together.
     limit = finite[math.ceil(0.98 * len(finite)) - 1] * 1.1 if finite and finite[0] >= 0 else None
     charts = [chart("Losses", lines, limit=limit, notes=[number(values[-1]) for _, _, values in lines])]
-    measured = _overall(run)[:_MAX_LINES]
+    measured = overall_metrics(run)[:_MAX_LINES]
     found = [(name, *curve_points(records, name)) for name in measured]
     charts.append(chart("Evaluation", found, notes=[_best_note(name, values) for name, _, values in found]))
     rates = curve_points(records, "lr")
@@ -152,12 +146,6 @@ def _terms_like(name: str, names: Sequence[str]) -> int:
     kind = name.split("/", 1)[0]
     siblings = [other for other in names if other.split("/", 1)[0] == kind]
     return len(siblings) - 1 if f"{kind}/loss" in siblings else len(siblings) + 1
-
-
-def _overall(run: RunRecord) -> list[str]:
-    """The metrics that are not those of a single class."""
-    classes = {row.get("class") for row in run.per_class}
-    return [name for name in metric_names(run.records) if name.rsplit("/", 1)[-1] not in classes]
 
 
 def _best_note(name: str, values: Sequence[float]) -> str:

@@ -1,0 +1,120 @@
+"""Several runs beside each other: their curves in one figure, their numbers in one table."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite_imgtools.handlers.curves import best_place, curve_points, is_error, metric_names
+from ignite_imgtools.handlers.figures import create_figure
+from ignite_imgtools.handlers.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["common_metrics", "comparison_figure", "comparison_text", "overall_metrics", "run_names"]
+
+_MAX_PANELS = 6
+# How a run is carried out, and where; that is no difference between two runs.
+_NO_DIFFERENCE = {"output_dir", "resume", "log_every", "stuck_after", "profile"}
+_LONGEST = 28
+
+
+def run_names(runs: Sequence[RunRecord]) -> list[str]:
+    """A short name for each run, different for each: the end of its path that tells it from the others."""
+    paths = [run.folder.resolve() for run in runs]
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = [str(Path(*path.parts[-length:])) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [str(path) for path in paths]
+
+
+def common_metrics(runs: Sequence[RunRecord]) -> list[str]:
+    """The metrics that all runs have, those of single classes left out; of what only some have where there is none."""
+    found = [overall_metrics(run) for run in runs]
+    everywhere = [name for name in found[0] if all(name in names for names in found)]
+    return everywhere or list(dict.fromkeys(name for names in found for name in names))
+
+
+def overall_metrics(run: RunRecord) -> list[str]:
+    """The metrics of a run that are not those of a single class."""
+    classes = {row.get("class") for row in run.per_class}
+    return [name for name in metric_names(run.records) if name.rsplit("/", 1)[-1] not in classes]
+
+
+def comparison_figure(runs: Sequence[RunRecord]) -> Figure | None:
+    """The curves of the loss and of the common metrics, a colour for each run; ``None`` where there are none."""
+    metrics = common_metrics(runs)[: _MAX_PANELS - 1]
+    panels = [name for name in ("train/loss", *metrics) if any(curve_points(run.records, name)[0] for run in runs)]
+    if not panels:
+        return None
+    figure, axes = create_figure(len(panels), height=2.6)
+    for ax, name in zip(axes, panels, strict=True):
+        for number, (run, label) in enumerate(zip(runs, run_names(runs), strict=True)):
+            iterations, values = curve_points(run.records, name)
+            marker: dict[str, Any] = {} if name == "train/loss" else {"marker": "o", "markersize": 3}
+            label = label.replace("$", r"\$")
+            ax.plot(iterations, values, label=" " + label, color=f"C{number % 10}", linewidth=1.4, **marker)
+        ax.set_title(name.removeprefix("train/"), loc="left")
+    axes[0].legend(frameon=False, fontsize="small")
+    axes[-1].set_xlabel("iteration")
+    return figure
+
+
+def comparison_text(runs: Sequence[RunRecord]) -> str:
+    """A table of the numbers, a column for each run, and one of the settings in which they differ."""
+    names = run_names(runs)
+    rows: list[list[str]] = [["", *names]]
+    for metric in common_metrics(runs):
+        curves = [curve_points(run.records, metric)[1] for run in runs]
+        word = "lowest" if is_error(metric) else "best"
+        rows.append([f"{metric} {word}", *(_best(metric, values) for values in curves)])
+        rows.append([f"{metric} last", *(_number(values[-1]) if values else "-" for values in curves)])
+    rows.append(["epochs", *(_progress(run) for run in runs)])
+    rows.append(["iterations", *(str(run.iteration) for run in runs)])
+    rows.append(["training time", *(_clock(run.seconds) for run in runs)])
+    differing = [[key, *(_value(run, key) for run in runs)] for key in _differing(runs)]
+    text = _columns(rows)
+    return f"{text}\n\n{_columns([['differing settings', *names], *differing])}" if differing else text
+
+
+def _differing(runs: Sequence[RunRecord]) -> list[str]:
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return [key for key in keys if key not in _NO_DIFFERENCE and len({_value(run, key) for run in runs}) > 1]
+
+
+def _value(run: RunRecord, key: str) -> str:
+    value = run.config.get(key, "absent")
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _LONGEST else f"...{text[3 - _LONGEST :]}"
+
+
+def _best(metric: str, values: Sequence[float]) -> str:
+    best = best_place(metric, values)
+    return "-" if best is None else _number(values[best])
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
+def _progress(run: RunRecord) -> str:
+    total = run.config.get("epochs")
+    return f"{run.epoch} of {total}" if isinstance(total, int) else str(run.epoch)
+
+
+def _clock(seconds: float | None) -> str:
+    return "-" if seconds is None else str(datetime.timedelta(seconds=int(seconds)))
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{text:>{w}}" for text, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
