@@ -37,7 +37,7 @@ def seed_all(seed: int) -> None:
     Unlike ``torch.manual_seed`` it touches the current CUDA device alone, and nothing of CUDA before its first use.
     """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available() and torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  # users' data sets draw from it

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +22,7 @@ from ignite_imgtools.formats import NonFiniteError, image_ids
 __all__ = ["GradientUpdate", "autocast_dtype"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_SMALL = 2**13  # elements
 _RESERVED = frozenset({"loss", "grad_norm", "loss_scale", "batch_size"})
 
 
@@ -139,9 +142,12 @@ class GradientUpdate:
         with contextlib.nullcontext() if boundary else _no_sync(model):
             with self._autocast:
                 terms = forward()
-            loss, output = _sum_terms(terms)
-            scaled = loss / self._window_size if self._window_size > 1 else loss
-            (scaled if self.scaler is None else self.scaler.scale(scaled)).backward()
+            output = _to_output(terms)
+            if self._window_size == 1 and self.scaler is None:
+                _backward(terms)
+            else:
+                loss = _sum(terms) / self._window_size if self._window_size > 1 else _sum(terms)
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         if self.scaler is not None:
             # A copy, since update() below changes the scale in place before anybody reads it.
             output["loss_scale"] = self.scaler._get_scale_async().clone()  # type: ignore[union-attr]
@@ -154,7 +160,7 @@ class GradientUpdate:
         """Count this iteration in its window; whether it is the window's last."""
         if self._window_left == 0 or self._window_next != (state.epoch, state.iteration):
             if self._dirty:  # a window that was never finished
-                self.optimizer.zero_grad(set_to_none=True)
+                _drop_gradients(self.optimizer)
             self._window_size = self._window_left = self._size_of_window(state)
         self._window_left -= 1
         self._window_next = (state.epoch, state.iteration + 1)
@@ -189,7 +195,7 @@ class GradientUpdate:
             _start_momentum(self.optimizer)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        _drop_gradients(self.optimizer)
         self._dirty = False
         if self.ema is not None:
             self.ema.update()
@@ -265,10 +271,32 @@ def _gradients_by_device(optimizer: torch.optim.Optimizer) -> dict[torch.device,
 
 
 def _total_norm(gradients: dict[torch.device, list[Tensor]]) -> Tensor:
-    norms = [torch.stack(torch._foreach_norm(group)) for group in gradients.values()]
-    if not norms:
-        return torch.zeros(())
-    return torch.linalg.vector_norm(torch.cat([norm.to(norms[0].device) for norm in norms]) if norms[1:] else norms[0])
+    norms = [_norm(group, device) for device, group in gradients.items()]
+    if len(norms) > 1:
+        return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    return norms[0] if norms else torch.zeros(())
+
+
+def _norm(gradients: list[Tensor], device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    # On a CPU each tensor is a call of its own, which for a bias or a BatchNorm costs more than to copy it.
+    small = [gradient for gradient in gradients if gradient.numel() <= _SMALL]
+    large = [gradient for gradient in gradients if gradient.numel() > _SMALL]
+    norms = list(torch._foreach_norm(large)) if large else []
+    if small:
+        norms.append(torch.linalg.vector_norm(torch._utils._flatten_dense_tensors(small)))
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """``optimizer.zero_grad()`` without what torch's own spends on profiling and options."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        optimizer.zero_grad(set_to_none=True)
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
@@ -282,13 +310,33 @@ def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _sum_terms(terms: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss to differentiate, and the output with detached values."""
+def _to_output(terms: Any) -> dict[str, Tensor]:
+    """The sum and each term, detached."""
     if isinstance(terms, Tensor):
-        return terms, {"loss": terms.detach()}
+        return {"loss": terms.detach()}
     if not _RESERVED.isdisjoint(terms):
         raise ValueError(f"a loss term must not be called {sorted(_RESERVED.intersection(terms))}: rename it")
-    loss = sum(terms.values())
-    if not isinstance(loss, Tensor):
+    if not terms or not all(isinstance(value, Tensor) for value in terms.values()):
         raise ValueError(f"forward must return loss terms, got {terms!r}")
-    return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}
+    detached = {name: value.detach() for name, value in terms.items()}
+    return {"loss": _sum(detached), **detached}
+
+
+def _sum(terms: Any) -> Tensor:
+    if isinstance(terms, Tensor):
+        return terms
+    first, *others = terms.values()
+    return functools.reduce(operator.add, others, first)
+
+
+def _backward(terms: Any) -> None:
+    """Back-propagate the sum of ``terms``, which needs no sum: the gradient of each of them is 1."""
+    if isinstance(terms, Mapping) and all(term.requires_grad and term.ndim == 0 for term in terms.values()):
+        torch.autograd.backward(list(terms.values()), [_one(term.dtype, term.device) for term in terms.values()])
+    else:
+        _sum(terms).backward()
+
+
+@functools.cache
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones((), dtype=dtype, device=device)

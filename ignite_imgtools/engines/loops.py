@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +23,25 @@ __all__ = ["create_evaluator", "create_trainer", "evaluation_mode", "model_devic
 Step = Callable[[Engine, Any], Any]
 
 
+class _Trainer(Engine):
+    """An Engine that spends nothing on messages which nobody reads.
+
+    ignite composes one for each event, four in an iteration, whatever the level of its logger.
+    """
+
+    def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
+        if event_kwargs or self.logger.isEnabledFor(logging.DEBUG):
+            super()._fire_event(event_name, *event_args, **event_kwargs)
+            return
+        self.last_event_name = event_name
+        for function, args, kwargs in self._event_handlers[event_name]:
+            if args and isinstance(args[0], weakref.ref):
+                # A handler that takes the engine, which ignite holds weakly; it is alive, being here.
+                function(self, *event_args, *args[1:], **kwargs)
+            else:
+                function(*event_args, *args, **kwargs)
+
+
 def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None = None) -> Engine:
     """An Engine that trains ``model`` with ``step(engine, batch)``.
 
@@ -28,7 +49,7 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
     its epochs (``sampler.attach(trainer)``), makes ``update`` part of its checkpoints, and knows
     :class:`~ignite_imgtools.formats.TrainerEvents`.
     """
-    trainer = Engine(step)
+    trainer = _Trainer(step)
     trainer.register_events(*TrainerEvents)
     if update is not None:
         register_resumable(trainer, "update", update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import os
@@ -87,6 +88,7 @@ class EventFile:
             RecordWriter(file).write(event)
 
 
+@functools.lru_cache(maxsize=4096)
 def _safe_tag(tag: str) -> str:
     """The tag without what a page of html takes for its own; names of classes are in it.
 

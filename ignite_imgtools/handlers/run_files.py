@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ __all__ = [
     "to_json",
     "write_atomically",
 ]
+
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class WriteGuard:
@@ -79,12 +83,17 @@ def append_text(path: Path, text: str) -> None:
     The file is opened each time: a folder that was removed is then noticed, and nothing is left to be closed.
     """
     try:
-        file = path.open("a", encoding="utf-8")
+        descriptor = os.open(path, _APPEND, 0o666)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
-    with file:
-        file.write(text)
+        descriptor = os.open(path, _APPEND, 0o666)
+    try:
+        # A text file of Python's takes four times as long to open and close.
+        content = memoryview(text.encode())
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
 
 
 def to_json(record: Mapping[str, Any]) -> str:

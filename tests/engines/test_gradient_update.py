@@ -222,6 +222,40 @@ def test_one_loss_and_reserved_names():
         bad.run(_data(1))
 
 
+def test_the_norm_is_that_of_all_gradients_whatever_their_sizes():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(100, 200), nn.Linear(200, 3), nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last)
+    )
+    update = engines.GradientUpdate(_sgd(model), clip_norm=1e-9)
+    seen = []
+
+    def step(engine, batch):
+        terms = {name: parameter.square().sum() for name, parameter in model.named_parameters()}
+        output = update(engine, model, lambda: {name.replace(".", "_"): term for name, term in terms.items()})
+        seen.append(output["grad_norm"])
+
+    squares = [(2 * parameter.detach()).double().square().sum() for parameter in model.parameters()]
+    Engine(step).run([0])
+    torch.testing.assert_close(seen[0].double(), sum(squares).sqrt(), rtol=1e-6, atol=0)
+
+
+def test_terms_without_a_gradient_and_terms_that_are_one_tensor():
+    parameter = nn.Parameter(torch.tensor(2.0))
+    update = engines.GradientUpdate(torch.optim.SGD([parameter], lr=1.0))
+
+    def step(engine, batch):
+        square = parameter.square()
+        return update(engine, nn.Module(), lambda: {"a": square, "b": square} | batch)
+
+    trainer = Engine(step)
+    assert trainer.run([{}]).output["loss"] == 8  # 2 - 1.0 * 2 * 2 * 2
+    assert parameter == -6
+    assert trainer.run([{"constant": torch.tensor(1.0)}], max_epochs=2).output["loss"] == 73
+    assert parameter == 18
+    assert parameter.grad is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
