@@ -140,9 +140,11 @@ class Resumable(Protocol):
     ``torch.load(weights_only=True)`` reads it.
     """
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state, or raise and change nothing."""
 
 
 class TrainerEvents(EventEnum):

@@ -1,3 +1,5 @@
+"""Data sets in the formats people have, transforms, samplers, loaders, and a built-in data set in all formats."""
+
 from .anchors import AnchorFit, anchor_fit, kmeans_anchors, object_sizes
 from .check import check_dataset, format_report
 from .class_batches import collate_classification

@@ -99,7 +99,8 @@ def detection_evaluation_step(
         device: where batches are moved; by default where the model's parameters are.
 
     Returns:
-        A function that returns ``{"y_pred": a list of dicts on the device, "y": the targets as they came,
+        A function that returns
+        ``{"y_pred": a list of dicts on the device, "y": the targets as they came,
         "batch_size": int}``, with ``losses`` also ``"losses"``: ``{term: [batch_size]}`` on the device.
 
     Raises:

@@ -201,7 +201,8 @@ def landmark_evaluation_step(
         device: where crops are moved; by default where the model's parameters are.
 
     Returns:
-        A function that returns ``{"y_pred": points in pixels of the images [B, K, 2], "y": {"points": the true ones,
+        A function that returns
+        ``{"y_pred": points in pixels of the images [B, K, 2], "y": {"points": the true ones,
         "boxes", "image_id", "crop_points": the true ones in pixels of the crops}, "crop_points": those predicted,
         "batch_size": number of faces}``, tensors on the device, so that ``metrics.LandmarkMetric`` attaches as it is;
         with ``loss_fn`` also ``"losses"``: ``{term: [batch_size]}``.

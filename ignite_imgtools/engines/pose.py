@@ -263,7 +263,8 @@ def pose_evaluation_step(
         device: where crops are moved; by default where the model's parameters are.
 
     Returns:
-        A function that returns ``{"y_pred": for each image a dict of keypoints [n, K, 3], scores [n], labels [n] and
+        A function that returns
+        ``{"y_pred": for each image a dict of keypoints [n, K, 3], scores [n], labels [n] and
         boxes [n, 4] on the device, "y": the targets as they came, "batch_size": number of images}``, which
         ``metrics.CocoMetric(..., iou_types=("keypoints",))`` takes.
 

@@ -98,7 +98,8 @@ def saliency_evaluation_step(
     The arguments are those of :func:`~ignite_imgtools.engines.segmentation_evaluation_step`.
 
     Returns:
-        A function that returns ``{"y_pred": a list of logits [1, H, W], "y": a list of targets [1, H, W], both on the
+        A function that returns
+        ``{"y_pred": a list of logits [1, H, W], "y": a list of targets [1, H, W], both on the
         device, "batch_size": int}``; with ``loss_fn`` also ``"losses"``: ``{term: [batch_size]}``.
 
     Raises:

@@ -123,7 +123,8 @@ def segmentation_evaluation_step(
         device: where images are moved; by default where the model's parameters are.
 
     Returns:
-        A function that returns ``{"y_pred": a list of logits [C, H, W], "y": a list of targets [H, W], both on the
+        A function that returns
+        ``{"y_pred": a list of logits [C, H, W], "y": a list of targets [H, W], both on the
         device, "batch_size": int}``, so that ignite's metrics attach as they are, unrolling lists as most do and
         ``ConfusionMatrix`` with ``skip_unrolling=False``; with ``loss_fn`` also ``"losses"``:
         ``{term: [batch_size]}``.

@@ -154,6 +154,7 @@ class Checkpoints:
     # What is attached
 
     def attach(self) -> None:
+        """Save as the trainer runs, and go on from a checkpoint where it starts."""
         trainer = self.trainer
         attach_process_watch(trainer)
         if getattr(trainer.state, "non_finite_watch", None) is None:

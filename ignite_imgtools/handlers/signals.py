@@ -82,6 +82,7 @@ class SignalHandlers:
         self._agreed = 0
 
     def attach(self) -> None:
+        """Answer signals while the trainer runs."""
         attach_process_watch(self._trainer)
         for evaluator in self._evaluators:
             attach_error_guard(evaluator)

@@ -1,3 +1,5 @@
+"""Transforms of each task: images with their targets, for training and for evaluation."""
+
 from .affine import AffineRange, BoxAffine
 from .classification import ClassificationTransform, classification_eval, classification_train
 from .dense import DenseTransform, saliency_eval, saliency_train, segmentation_eval, segmentation_train
