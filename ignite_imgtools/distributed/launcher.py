@@ -27,6 +27,8 @@ from ignite_imgtools.distributed.failures import FAILURE_FILE, ProcessFailure, r
 __all__ = ["launch"]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAVE_SIGNALS = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 _SECONDS_TO_END_WELL = 8.0
 
 
@@ -94,27 +96,37 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _signals_handed_on() -> Iterator[None]:
-    """Hand SIGTERM and SIGINT on to the processes started in here and wait for these, then leave as they do."""
+    """Hand signals on to the processes started in here and wait for these; leave as they do where it is by a signal."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     others = set(multiprocessing.active_children())
 
     def hand_on(number: int, frame: Any) -> None:
         for process in set(multiprocessing.active_children()) - others:
-            if process.pid is not None:
+            if process.pid is not None and (number not in _SAVE_SIGNALS or _catches(process.pid, number)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 
-    saved = {n: signal.signal(n, hand_on) for n in (signal.SIGTERM, signal.SIGINT)} if in_main_thread else {}
+    saved = {n: signal.signal(n, hand_on) for n in (*_LEAVE_SIGNALS, *_SAVE_SIGNALS)} if in_main_thread else {}
     try:
         yield
     except ProcessExitedException as error:
         number = -error.exit_code if error.exit_code < 0 else error.exit_code - 128
-        if number in (signal.SIGTERM, signal.SIGINT):
+        if number in _LEAVE_SIGNALS:
             raise SystemExit(128 + number) from None
         raise
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
+
+
+def _catches(process: int, number: int) -> bool:
+    """Whether a process has a handler for a signal that would else end it; yes where the system does not tell."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return True
+    caught = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return not caught or bool(int(caught[0], 16) >> (number - 1) & 1)
 
 
 @contextlib.contextmanager
@@ -167,8 +179,8 @@ def launch(
     on this machine; with one process nothing is started and there is no process group.
 
     While ``function`` runs, :func:`watch_processes` lets all processes end when one fails. Those started here get the
-    signals SIGTERM and SIGINT that this one gets, and this one waits for them; where they end by such a signal, it
-    ends with their status. None of them outlives this process.
+    signals SIGTERM and SIGINT that this one gets, and SIGUSR1 once they can deal with it, and this one waits for them;
+    where they end by such a signal, it ends with their status. None of them outlives this process.
 
     Args:
         function: a function of a module, so that another process can import it.

@@ -17,6 +17,7 @@ import ignite.distributed as idist
 import pytest
 from ignite.engine import Events
 
+from ignite_imgtools.distributed import launcher
 from ignite_imgtools.handlers import attach_signals, load_checkpoint
 from tests.distributed.spawn import run_processes
 from tests.handlers.toy_training import create_toy, digest
@@ -86,6 +87,7 @@ import sys, time
 import ignite.distributed as idist
 from ignite.engine import Events
 from ignite_imgtools.distributed import launch
+from ignite_imgtools.distributed import launcher
 from ignite_imgtools.handlers import attach_signals
 from tests.handlers.toy_training import create_toy
 
@@ -105,7 +107,9 @@ if __name__ == "__main__":
 
 
 @contextlib.contextmanager
-def _start(folder: Path, command: list[str], seconds: float = 0.05, nproc: int = 0) -> Iterator[Any]:
+def _start(
+    folder: Path, command: list[str], seconds: float = 0.05, nproc: int = 0, until: str = "step 2"
+) -> Iterator[Any]:
     script = folder / "script.py"
     script.write_text(_SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
@@ -122,13 +126,24 @@ def _start(folder: Path, command: list[str], seconds: float = 0.05, nproc: int =
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if "step 2" in line:
+            if until in line:
                 break
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def test_a_signal_to_save_is_handed_to_those_alone_that_it_would_not_end() -> None:
+    script = "import signal, sys; {}; print(flush=True); sys.stdin.read()"
+    for body, expected in (("signal.signal(signal.SIGUSR1, lambda *_: None)", True), ("pass", False)):
+        command = [sys.executable, "-c", script.format(body)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert launcher._catches(process.pid, signal.SIGUSR1) is expected
+            assert not launcher._catches(process.pid, signal.SIGTERM)
 
 
 def _free_port() -> int:
@@ -148,14 +163,21 @@ def _session_is_empty(leader: int, timeout: float) -> bool:
 
 @pytest.mark.slow
 def test_started_processes_get_the_signal_of_their_parent(tmp_path: Path) -> None:
-    with _start(tmp_path, [sys.executable], nproc=2) as process:
+    with _start(tmp_path, [sys.executable], seconds=0.3, nproc=2, until="step 6") as process:
+        process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 30
+        while (saved := _last_iteration(tmp_path)) <= 5:
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert saved <= 8  # of itself the run takes the next one after the ninth step
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode == 128 + signal.SIGINT, (tmp_path / "stderr").read_text()
         assert _session_is_empty(process.pid, 5)
     assert "stopped after iteration" in (tmp_path / "stderr").read_text()
     assert "Traceback" not in (tmp_path / "stderr").read_text()
-    assert _last_iteration(tmp_path) >= 2
+    assert _last_iteration(tmp_path) >= saved
 
 
 @pytest.mark.slow
