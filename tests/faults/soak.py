@@ -3,7 +3,8 @@
 The run is one of the recipes as a user starts it, on a small built-in set: two processes with two loader workers each
 for training and two for evaluation, an evaluation with all its files, pictures and plots after every epoch, and a
 checkpoint too. While it goes on, ``/proc`` tells of each process, every few seconds: resident memory (RSS), memory of
-its own (USS, private pages), open files, threads.
+its own (USS, private pages), open files, threads. Tensors that loader workers hand over are open files too; how many
+of them are under way changes from moment to moment, and so these are counted by themselves.
 
     python -m tests.faults.soak --hours 2 --csv soak.csv
     python -m tests.faults.soak --report soak.csv        # of a run that is over, or still going on
@@ -11,7 +12,8 @@ its own (USS, private pages), open files, threads.
 prints a line for each process: the slope of its memory by least squares, in MB an hour with its standard error, after
 the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many files and threads it had in the
 first and the second half of what is left. A file is open, and a thread runs, while a checkpoint is written: what must
-not grow is the smallest number of each half.
+not grow is the smallest number of each half. Of the tensors under way it is the largest number, and only by less than
+those of one more batch.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ __all__ = ["Sample", "Trend", "read_samples", "run_soak", "sample_session", "tre
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MEBIBYTE = 2**20
+# Of four images with their boxes, labels, areas and more.
+_TENSORS_OF_A_BATCH = 40
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 # Images of 80 pixels, so that an epoch with its evaluation takes seconds.
 _DATA = ("coco", "--num-train", "96", "--num-val", "24", "--image-size", "80")
@@ -56,6 +60,7 @@ class Sample(NamedTuple):
     rss_mb: float
     uss_mb: float
     files: int
+    tensors: int
     threads: int
 
 
@@ -71,11 +76,13 @@ class Trend(NamedTuple):
     uss_mb: float
     files: tuple[int, int, int]
     threads: tuple[int, int, int]
+    tensors: tuple[int, int]
 
     @property
     def steady(self) -> bool:
-        """Whether neither the open files nor the threads have become more."""
-        return self.files[1] <= self.files[0] and self.threads[1] <= self.threads[0]
+        """Whether neither open files nor threads nor tensors under way have become more."""
+        files_and_threads = self.files[1] <= self.files[0] and self.threads[1] <= self.threads[0]
+        return files_and_threads and self.tensors[1] < self.tensors[0] + _TENSORS_OF_A_BATCH
 
 
 def sample_session(leader: int, seconds: float, epoch: int) -> list[Sample]:
@@ -93,26 +100,34 @@ def sample_session(leader: int, seconds: float, epoch: int) -> list[Sample]:
             rss = int((place / "statm").read_text().split()[1]) * _PAGE / _MEBIBYTE
             pages = dict(line.split(":", 1) for line in (place / "smaps_rollup").read_text().splitlines()[1:])
             uss = sum(int(pages[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
-            files, threads = len(os.listdir(place / "fd")), len(os.listdir(place / "task"))
-            samples.append(Sample(seconds, epoch, role, pid, round(rss, 3), round(uss, 3), files, threads))
+            files, tensors = _open_files(place / "fd")
+            threads = len(list((place / "task").iterdir()))
+            samples.append(Sample(seconds, epoch, role, pid, round(rss, 3), round(uss, 3), files, tensors, threads))
     return samples
 
 
+def _open_files(folder: Path) -> tuple[int, int]:
+    """How many files are open, and how many tensors in shared memory."""
+    targets = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            targets.append(str(path.readlink()))
+    tensors = sum("/torch_" in target for target in targets)
+    return len(targets) - tensors, tensors
+
+
 def _roles(leader: int, parents: dict[int, int]) -> dict[int, str]:
-    roles, ranks = {leader: "launcher"}, 0
-    for pid in sorted(parents):
-        if parents[pid] == leader and pid != leader:
-            if "resource_tracker" in _command(pid):
-                roles[pid] = "tracker"
-            else:
-                roles[pid] = f"rank {ranks}"
-                ranks += 1
-    for rank in [pid for pid, role in roles.items() if role.startswith("rank")]:
-        children = [pid for pid in sorted(parents) if parents[pid] == rank]
-        workers = [pid for pid in children if "resource_tracker" not in _command(pid)]
-        roles |= dict.fromkeys(children, f"{roles[rank]} tracker")
-        roles |= {pid: f"{roles[rank]} worker {number}" for number, pid in enumerate(workers)}
-    return {pid: role for pid, role in roles.items() if pid in parents}
+    """What each process is for, by its place in the tree; a training of one process is its own launcher."""
+    roles = {leader: "launcher"} if leader in parents else {}
+    counts: dict[str, int] = defaultdict(int)
+    for parent in (leader, *sorted(pid for pid in parents if parents[pid] == leader)):
+        above = "" if parent == leader else f"{roles[parent]} "
+        for pid in sorted(pid for pid in parents if parents[pid] == parent and pid not in roles):
+            command = _command(pid)
+            kind = "tracker" if "resource_tracker" in command else "rank" if "spawn_main" in command else "worker"
+            roles[pid] = f"{above}{kind} {counts[above + kind]}"
+            counts[above + kind] += 1
+    return roles
 
 
 def _command(pid: int) -> str:
@@ -135,6 +150,7 @@ def read_samples(path: Path) -> list[Sample]:
             float(row["rss_mb"]),
             float(row["uss_mb"]),
             int(row["files"]),
+            int(row["tensors"]),
             int(row["threads"]),
         )
         for row in rows
@@ -157,7 +173,7 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
     whole = {key: own for key, own in by_process.items() if len(own) == len(times)}
     found = [_trend(role, pid, own) for (role, pid), own in whole.items()]
     total = [
-        Sample(at[0].seconds, at[0].epoch, "all", 0, sum(s.rss_mb for s in at), sum(s.uss_mb for s in at), 0, 0)
+        Sample(at[0].seconds, at[0].epoch, "all", 0, sum(s.rss_mb for s in at), sum(s.uss_mb for s in at), 0, 0, 0)
         for at in zip(*whole.values(), strict=True)
     ]
     return [*found, _trend("all", 0, total)] if total else found
@@ -176,6 +192,7 @@ def _trend(role: str, pid: int, samples: Sequence[Sample]) -> Trend:
         samples[-1].uss_mb,
         _halves([sample.files for sample in samples]),
         _halves([sample.threads for sample in samples]),
+        _largest_of_halves([sample.tensors for sample in samples]),
     )
 
 
@@ -192,6 +209,11 @@ def _halves(numbers: Sequence[int]) -> tuple[int, int, int]:
     """The smallest of the first half, the smallest of the second half, the largest of all."""
     middle = max(1, len(numbers) // 2)
     return min(numbers[:middle]), min(numbers[middle:] or numbers), max(numbers)
+
+
+def _largest_of_halves(numbers: Sequence[int]) -> tuple[int, int]:
+    middle = max(1, len(numbers) // 2)
+    return max(numbers[:middle]), max(numbers[middle:] or numbers)
 
 
 def run_soak(
@@ -275,10 +297,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _describe(found: Iterable[Trend]) -> str:
-    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'USS MB':>8} {'MB/h':>8} {'+-':>6}   files      threads"
+    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'USS MB':>8} {'MB/h':>8} {'+-':>6}   "
+    head += "files          threads        tensors"
     lines = [
         f"{t.role:18} {t.rss_mb:8.1f} {t.rss_slope:8.2f} {t.uss_mb:8.1f} {t.uss_slope:8.2f} {t.uss_error:6.2f}   "
-        + ("" if not t.pid else "{}, {} (<={})  {}, {} (<={})".format(*t.files, *t.threads))
+        + ("" if not t.pid else "{}, {} (<={})    {}, {} (<={})    <={}, <={}".format(*t.files, *t.threads, *t.tensors))
         for t in found
     ]
     return "\n".join([head, *lines])
