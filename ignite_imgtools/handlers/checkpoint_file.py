@@ -158,7 +158,8 @@ def _open_regular(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path}: cannot be opened: {error.strerror}; check the path") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise CheckpointError(f"{path}: not a regular file; give the path of a checkpoint such as checkpoints/last.pt")
+        message = f"{path}: not a regular file; give the path of a checkpoint such as checkpoints/last.pt"
+        raise CheckpointError(message, foreign=True)
     return os.fdopen(descriptor, "rb")
 
 

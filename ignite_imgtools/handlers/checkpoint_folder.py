@@ -172,12 +172,24 @@ def load_run(path: Path) -> dict[str, Any]:
         CheckpointError: as :func:`load_checkpoint`; also where the file holds no such position.
     """
     state = load_checkpoint(path)
-    position = state.get("trainer")
-    if not (isinstance(position, Mapping) and type(position.get("iteration")) is int and "epoch_length" in position):
+    if not (
+        _is_position(state.get("trainer")) and all(_is_dict(state.get(key, {})) for key in ("resumables", "kinds"))
+    ):
         raise CheckpointError(
             f"{path}: does not say where a run stands; to start from weights in it, give it as --weights", foreign=True
         )
     return state
+
+
+def _is_position(value: Any) -> bool:
+    if not (_is_dict(value) and _is_dict(value.get("user", {})) and type(value.get("iteration")) is int):
+        return False
+    length = value.get("epoch_length", 0)
+    return value["iteration"] >= 0 and (length is None or (type(length) is int and length > 0))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _load_if_good(path: Path, foreign: dict[Path, CheckpointError]) -> dict[str, Any] | None:

@@ -234,13 +234,16 @@ def tensor_differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list
     lines += [f"unexpected key {key}" for key in saved if key not in own]
     for key in own:
         a, b = saved.get(key), own[key]
-        if isinstance(a, Tensor) and isinstance(b, Tensor) and (a.shape, a.dtype) != (b.shape, b.dtype):
+        if key in saved and isinstance(b, Tensor) and _signature(a) != _signature(b):
             lines.append(f"{key} is {_signature(a)} in the file, {_signature(b)} here")
     return _limited(lines)
 
 
 def _optimizer_differences(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
-    own_groups, groups = optimizer.param_groups, saved.get("param_groups", [])
+    own_groups, groups = optimizer.param_groups, saved.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(g, Mapping) and "params" in g for g in groups):
+        yield "the file holds no parameter groups"
+        return
     own_counts, counts = ([len(g["params"]) for g in gs] for gs in (own_groups, groups))
     if own_counts != counts:
         yield f"parameter groups of {counts} parameters in the file, of {own_counts} here"
@@ -261,8 +264,10 @@ def _optimizer_differences(optimizer: torch.optim.Optimizer, saved: Mapping[str,
     yield from _limited(lines)
 
 
-def _signature(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _signature(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def _limited(lines: list[str]) -> list[str]:
@@ -302,7 +307,7 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
             undo(loaded)
             with contextlib.suppress(Exception):  # it may be half loaded, or refuse whatever it is given
                 load_item(item, before[name])
-            raise CheckpointError(f"{name}: {error}") from error
+            raise CheckpointError(f"{name}: {' '.join(str(error).split())}") from error
         loaded.append(name)
     saved_position = state["trainer"]
     iteration, epoch_length = saved_position["iteration"], saved_position["epoch_length"]

@@ -6,7 +6,7 @@ chain is one training: killed, started again with ``resume="auto"``, until it re
 optimizer, schedule, average and meters, ``metrics.jsonl`` and the order of samples must be those of the straight run.
 
     python -m tests.faults.kill --kills 30              # the short form, in CI
-    python -m tests.faults.kill --kills 200 --workers 0 2 --background 0 1    # the long form
+    python -m tests.faults.kill --kills 200 --workers 0 2 --background 0 1 --megabytes 16    # the long form
 
 prints one JSON object for each setting: kills, those that hit a write, chains, chains that ended equal, starts from
 zero after there was a checkpoint, the most temporary files found after a kill, those found after a start, seconds.
@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ from ignite.engine import Events
 
 from ignite_imgtools.distributed import keyed_seed
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.handlers import CheckpointError, MetricLogger, load_checkpoint, open_run_folder
+from ignite_imgtools.handlers import CheckpointError, Checkpoints, MetricLogger, load_checkpoint, open_run_folder
 from tests.handlers.toy_training import create_toy, digest
 
 EPOCHS = 6
 
 
-class _Ballast:
+class Ballast:
     """Makes a checkpoint large enough for its write to be hit."""
 
     def __init__(self, megabytes: float):
@@ -50,13 +51,27 @@ class _Ballast:
         self._values.copy_(state["values"])
 
 
-def train(folder: Path, *, num_workers: int = 0, background: bool = False, megabytes: float = 0.0) -> None:
-    """One run, from where the one before was killed to its end, which leaves ``digest`` in the folder."""
+def train(
+    folder: Path,
+    *,
+    num_workers: int = 0,
+    background: bool = False,
+    megabytes: float = 0.0,
+    keep_last: int = 2,
+    told: int | None = None,
+) -> None:
+    """One run, from where the one before was killed to its end, which leaves ``digest`` in the folder.
+
+    Args:
+        told: a descriptor that gets the iteration of each checkpoint that is on disk.
+    """
     open_run_folder(folder, {"lr": 0.1})
     toy = create_toy(num_workers=num_workers)
     logger = MetricLogger(folder, console=False).attach(toy.trainer, every=2)
-    register_resumable(toy.trainer, "ballast", _Ballast(megabytes))
-    checkpoints = toy.attach(folder, every=1, best="score", background=background)
+    register_resumable(toy.trainer, "ballast", Ballast(megabytes))
+    checkpoints = toy.attach(folder, every=1, best="score", background=background, keep_last=keep_last)
+    if told is not None:
+        _tell(checkpoints, told)
     order = (folder / "order.txt").open("a")
 
     def started() -> None:
@@ -76,7 +91,19 @@ def train(folder: Path, *, num_workers: int = 0, background: bool = False, megab
     (folder / "digest").write_text(f"{toy.digest()} {meters} {best}")
 
 
-def _fork(folder: Path, options: dict[str, Any]) -> int:
+def _tell(checkpoints: Checkpoints, descriptor: int) -> None:
+    save = checkpoints._files.save_last
+
+    def save_and_tell(state: Mapping[str, Any]) -> Path:
+        path = save(state)
+        os.write(descriptor, f"{state['trainer']['iteration']}\n".encode())
+        return path
+
+    checkpoints._files.save_last = save_and_tell  # type: ignore[method-assign]
+
+
+def fork_training(folder: Path, options: dict[str, Any]) -> int:
+    """Start :func:`train` in a forked process, and return its id; what it says is in ``stderr.txt`` of the folder."""
     child = os.fork()
     if child:
         return child
@@ -93,7 +120,8 @@ def _fork(folder: Path, options: dict[str, Any]) -> int:
         os._exit(code)
 
 
-def _outcome(folder: Path) -> tuple[str, str, dict[int, str]]:
+def outcome(folder: Path) -> tuple[str, str, dict[int, str]]:
+    """``(digest, metrics.jsonl, samples by iteration)`` of a run that has reached its end."""
     # Of a step that was done again, what counts is that it was the same samples each time.
     order: dict[int, str] = {}
     for line in (folder / "order.txt").read_text().splitlines():
@@ -103,7 +131,8 @@ def _outcome(folder: Path) -> tuple[str, str, dict[int, str]]:
     return (folder / "digest").read_text(), (folder / "metrics.jsonl").read_text(), order
 
 
-def _good_files(folder: Path) -> int:
+def good_files(folder: Path) -> int:
+    """How many checkpoints verify; 0 if one does not."""
     good = 0
     for path in (folder / "checkpoints").glob("[!.]*.pt"):
         try:
@@ -124,14 +153,14 @@ def run_trials(kills: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
         straight = Path(name) / "straight"
         straight.mkdir()
         start = time.monotonic()
-        assert os.waitpid(_fork(straight, options), 0)[1] == 0, (straight / "stderr.txt").read_text()
+        assert os.waitpid(fork_training(straight, options), 0)[1] == 0, (straight / "stderr.txt").read_text()
         duration = time.monotonic() - start
-        expected = _outcome(straight)
+        expected = outcome(straight)
         while counts["kills"] < kills:
             folder = Path(name) / f"chain-{counts['chains']}"
             folder.mkdir()
             while not (folder / "digest").exists():
-                child = _fork(folder, options)
+                child = fork_training(folder, options)
                 deadline = time.monotonic() + draw.uniform(0.1, 0.5) * duration
                 ended = 0
                 while not ended and (counts["kills"] >= kills or time.monotonic() < deadline):
@@ -147,10 +176,10 @@ def run_trials(kills: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
                 temporary = len(list(checkpoints.glob(".tmp-*"))) if checkpoints.exists() else 0
                 counts["during a write"] += temporary > 0
                 counts["left over"] = max(counts["left over"], temporary)
-                if (checkpoints / "last.pt").exists() and _good_files(folder) < 1:
+                if (checkpoints / "last.pt").exists() and good_files(folder) < 1:
                     counts["without a good file"] += 1
             counts["chains"] += 1
-            counts["equal"] += _outcome(folder) == expected
+            counts["equal"] += outcome(folder) == expected
             starts = [line.split() for line in (folder / "starts.txt").read_text().splitlines()]
             resumed = [source == "1" for _, source, _ in starts]
             first = resumed.index(True) if True in resumed else len(resumed)
