@@ -12,24 +12,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import inspect
 import io
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from ignite_imgtools import __version__
+from ignite_imgtools.progress import show_progress
 from ignite_imgtools.recipes import RECIPES, load_recipe
 
 __all__ = ["main"]
 
 _PROG = "ignite-imgtools"
+# What is wrong with a path that was given, and not with the machine.
+_MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 _SHELLS = ("bash", "zsh", "fish")
 
 _COMMANDS = {
@@ -37,6 +43,10 @@ _COMMANDS = {
     "train": "train a recipe: train RECIPE [OPTIONS]",
     "evaluate": "evaluate a checkpoint: evaluate RECIPE --checkpoint PATH [OPTIONS]",
     "predict": "draw and write predictions: predict RECIPE --checkpoint PATH IMAGE... [OPTIONS]",
+    "find-lr": "suggest a learning rate: find-lr RECIPE [OPTIONS]",
+    "export": "write a model for other programs: export RECIPE --checkpoint PATH --to FORMAT OUT",
+    "report": "write the report of a run: report RUN",
+    "compare": "curves and numbers of several runs: compare RUN RUN...",
     "check": "find what is wrong with a data set: check FORMAT --data DIR",
     "make-data": "write the built-in data set: make-data FORMAT DIR [OPTIONS]",
     "convert": "write a detection data set in another format: convert DIR NEW_DIR --to FORMAT [OPTIONS]",
@@ -57,6 +67,7 @@ commands:
 options:
   -h, --help   show this help; COMMAND --help shows that of a command
   --version    show the version
+  --debug      with any command: show where an error came from
 
 Tab completion: source <({_PROG} completion bash)
 """
@@ -70,13 +81,15 @@ class _UsageError(Exception):
 @dataclasses.dataclass(frozen=True)
 class _Predict:
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
-    """Image files, or folders of images."""
+    """Image files, folders of images, patterns such as 'a/*.jpg', or films."""
     checkpoint: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Checkpoint file."""
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("predictions")
     """Folder for the pictures and predictions.json."""
     device: str = "auto"
     """cpu, cuda, or auto, which is cuda where there is one."""
+    frames_every: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Of a film look at every Nth frame. By default at one a second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +175,16 @@ class _CocoEval:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (by default that of the process) and return the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
     # Threads that spin while they wait steal the cores of a shared machine; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    show_progress()
     try:
         return _dispatch(args)
     except _UsageError as error:
+        if debug:
+            _show_trace(error)
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
@@ -175,7 +193,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _report(error)
+        if debug:
+            _show_trace(error)
+        return _report(error, traced=debug)
+    finally:
+        show_progress(False)
 
 
 def _dispatch(args: list[str]) -> int:
@@ -188,17 +210,22 @@ def _dispatch(args: list[str]) -> int:
     command, rest = args[0], args[1:]
     if command not in _COMMANDS:
         raise _UsageError(f"there is no command {command!r}; choose one of: {', '.join(_COMMANDS)}")
-    return {
+    commands: dict[str, Callable[[list[str]], int]] = {
         "list": _list,
         "train": _train,
         "evaluate": _evaluate,
         "predict": _predict,
+        "find-lr": _find_lr,
+        "export": _export,
+        "report": partial(_run_command, "report"),
+        "compare": partial(_run_command, "compare"),
         "check": _check,
         "make-data": _make_data,
         "convert": _convert,
         "coco-eval": _coco_eval,
         "completion": _completion,
-    }[command](rest)
+    }
+    return commands[command](rest)
 
 
 def _list(args: list[str]) -> int:
@@ -262,12 +289,42 @@ def _evaluate_arguments(config_kind: type, default: Any) -> type:
 
 
 def _predict(args: list[str]) -> int:
+    from ignite_imgtools.commands.inputs import find_inputs
+
     name = _recipe_name("predict", args)
     recipe = load_recipe(name)
     kind = _predict_arguments(recipe)
     parsed = _parse(kind, args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
     options = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)}
-    recipe.predict(options.pop("checkpoint"), options.pop("images"), **options)
+    every = options.pop("frames_every")
+    images = find_inputs(options.pop("images"), options["output_dir"] / "frames", every)
+    recipe.predict(options.pop("checkpoint"), images, **options)
+    return 0
+
+
+def _find_lr(args: list[str]) -> int:
+    from ignite_imgtools.commands import find_lr
+
+    name = _recipe_name("find-lr", args)
+    recipe = load_recipe(name)
+    parsed = _parse(find_lr.arguments(recipe.Config), args[1:], f"find-lr {name}", find_lr.DESCRIPTION)
+    find_lr.run(recipe, name, parsed)
+    return 0
+
+
+def _export(args: list[str]) -> int:
+    from ignite_imgtools.commands import export
+
+    name = _recipe_name("export", args)
+    parsed = _parse(export.Arguments, args[1:], f"export {name}", export.DESCRIPTION)
+    print(export.run(load_recipe(name), parsed))
+    return 0
+
+
+def _run_command(command: str, args: list[str]) -> int:
+    """A command that is a module of its own."""
+    module = import_module(f"ignite_imgtools.commands.{command}")
+    print(module.run(_parse(module.Arguments, args, command, module.DESCRIPTION)))
     return 0
 
 
@@ -436,8 +493,10 @@ def _add_options(parser: argparse.ArgumentParser, kind: type) -> None:
 def _parse(kind: type, args: Sequence[str], command: str, description: str | None) -> Any:
     """Parse ``args`` into ``kind``; what is wrong with them becomes one line."""
     stderr = io.StringIO()
+    # A terminal is what tyro has colours for; what is no terminal gets none.
+    plain = io.StringIO() if os.environ.get("NO_COLOR") else None
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(plain or sys.stdout):
             return tyro.cli(
                 kind,
                 args=list(args),
@@ -446,6 +505,8 @@ def _parse(kind: type, args: Sequence[str], command: str, description: str | Non
                 config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
+        if plain is not None:
+            print(plain.getvalue(), end="")
         if stop.code in (0, None):
             raise
         raise _UsageError(f"{_first_message(stderr.getvalue())} (see {_PROG} {command} --help)") from None
@@ -474,7 +535,16 @@ def _fail(message: str, status: int = 2) -> int:
     return status
 
 
-def _report(error: Exception) -> int:
+def _show_trace(error: Exception) -> None:
+    # What a line for people leaves out: the error that it was made of.
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__suppress_context__ = False
+        cause = cause.__cause__ or cause.__context__
+    traceback.print_exception(error)
+
+
+def _report(error: Exception, *, traced: bool = False) -> int:
     """Say what went wrong: one line for what a user can mend, the traceback for everything else."""
     name, message = type(error).__name__, str(error)
     failure: Any = error if name == "ProcessFailure" else None  # its class is not imported for the sake of others
@@ -487,5 +557,11 @@ def _report(error: Exception) -> int:
     if failure is not None:
         print(failure.trace, file=sys.stderr)
         return _fail(str(error), status=1)
-    traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{where}{error.strerror or error}", status=2 if error.errno in _MENDABLE else 1)
+    if name == "OutOfMemoryError":
+        return _fail(f"{message.split('. ')[0]}; give a smaller --batch-size or smaller images", status=1)
+    if not traced:
+        traceback.print_exception(error)
     return 1

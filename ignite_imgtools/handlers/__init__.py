@@ -24,6 +24,7 @@ from ignite_imgtools.handlers.pose_drawing import draw_skeletons, heatmap_overla
 from ignite_imgtools.handlers.pose_panels import PosePanels
 from ignite_imgtools.handlers.pr_curve import attach_pr_curve
 from ignite_imgtools.handlers.process_watch import attach_process_watch
+from ignite_imgtools.handlers.profile import attach_profile
 from ignite_imgtools.handlers.report import attach_report, write_report
 from ignite_imgtools.handlers.run_folder import RunFolderError, close_run_folder, open_run_folder
 from ignite_imgtools.handlers.saliency_analysis import attach_saliency_analysis
@@ -58,6 +59,7 @@ __all__ = [
     "attach_landmark_analysis",
     "attach_mask_panels",
     "attach_pr_curve",
+    "attach_profile",
     "attach_report",
     "attach_saliency_analysis",
     "attach_saliency_panels",

@@ -27,9 +27,11 @@ from ignite_imgtools.recipes.config import (
     refused_arguments,
 )
 from ignite_imgtools.recipes.detection_prediction import find_images
+from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
+from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.records import RecipeRecord
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 _NAME = "classification"
 _BEST = "top1"
@@ -154,16 +156,23 @@ class Config(RunConfig):
             raise ConfigError("--freeze trains the head alone, on weights that are random: give --weights")
 
 
-def train(config: Config) -> None:
+def train(config: Config, search: LrSearch | None = None) -> None:
     """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    launch(filled, _train)
+    launch(filled, _train, search)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     filled = config.filled()
     launch(filled, _evaluate, checkpoint)
+
+
+def exportable(checkpoint: Path, size: Sequence[int] | None = None) -> Exportable:
+    """The classifier of ``checkpoint``, for images of ``size``, height and width."""
+    record: Any = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config)
+    model, config = _load_model(record.config, checkpoint, len(record.class_names)), record.config
+    return exportable_crops(model, size or (config.image_size,) * 2, "logits", config.mean, config.std)
 
 
 def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, device: str = "auto") -> None:
@@ -200,7 +209,7 @@ def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, devic
         (output_dir / "predictions.json").write_text(json.dumps(entries, indent=1) + "\n")
 
 
-def _train(local_rank: int, config: Any) -> None:
+def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -239,6 +248,8 @@ def _train(local_rank: int, config: Any) -> None:
     trainer = engines.create_classification_trainer(
         model, update, loss_fn, mixing=mixing, mean=config.mean, std=config.std, seed=config.seed
     )
+    if search is not None:
+        return search.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
     register_resumable(trainer, "recipe", RecipeRecord(_NAME, config, class_names))
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
@@ -257,6 +268,8 @@ def _train(local_rank: int, config: Any) -> None:
     handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
     handlers.attach_curves(folder, trainer, metrics=_CURVES)
     handlers.attach_report(folder, trainer)
+    if config.profile:
+        handlers.attach_profile(folder, trainer, model, optimizer)
 
     if config.max_iterations is None:
         trainer.run(train_loader, max_epochs=config.epochs)

@@ -14,7 +14,7 @@ from ignite_imgtools.data import transforms
 from ignite_imgtools.recipes.config import ConfigError
 from ignite_imgtools.recipes.detection_run import DetectionConfig, DetectionRecipe
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # The tutorials' training of a Faster R-CNN on the third stage of ResNet-50 (lr 0.01 for a total batch of 8).
 _FULL = {
@@ -173,4 +173,4 @@ def _train_transforms(config: Any) -> Any:
 _recipe = DetectionRecipe(
     "coco_detection", Config, create_model, iou_types=_iou_types, train_transforms=_train_transforms
 )
-train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict
+train, evaluate, predict, exportable = _recipe.train, _recipe.evaluate, _recipe.predict, _recipe.exportable

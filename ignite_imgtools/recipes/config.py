@@ -83,6 +83,8 @@ class RunConfig:
     """Seed of everything random: initial weights, order, augmentation, dropout."""
     log_every: Annotated[int, _Int] = 50
     """Iterations between two log lines."""
+    profile: bool = False
+    """Profile five iterations, after three: a table of where their time goes, and a trace, in the run folder."""
     checkpoint_every: Annotated[int | None, _Int] = None
     """Iterations between two checkpoints within an epoch; one at the end of each epoch is always taken."""
     group_by: Literal["shape", "aspect", "none"] = "shape"

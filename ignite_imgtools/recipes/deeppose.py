@@ -25,10 +25,12 @@ from ignite_imgtools.recipes.config import (
     refuse_batches_of_one,
     refused_arguments,
 )
+from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
 from ignite_imgtools.recipes.landmark_prediction import predict_landmarks
+from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.records import RecipeRecord
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 _NAME = "deeppose"
 _CURVES = ("NME", "failure_rate", "AUC")
@@ -131,16 +133,23 @@ class Config(RunConfig):
             raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
 
 
-def train(config: Config) -> None:
+def train(config: Config, search: LrSearch | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    launch(filled, _train)
+    launch(filled, _train, search)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     filled = config.filled()
     launch(filled, _evaluate, checkpoint)
+
+
+def exportable(checkpoint: Path, size: Sequence[int] | None = None) -> Exportable:
+    """The model of ``checkpoint``, for faces cut out to ``size``, height and width."""
+    record: Any = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config)
+    model, config = _load_model(record.config, checkpoint, int(record.details["num_points"])), record.config
+    return exportable_crops(model, size or (config.image_size,) * 2, "points", config.mean, config.std)
 
 
 def predict(
@@ -162,7 +171,7 @@ def predict(
     predict_landmarks(predictor, cut_out, images, output_dir, boxes)
 
 
-def _train(local_rank: int, config: Any) -> None:
+def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -207,6 +216,8 @@ def _train(local_rank: int, config: Any) -> None:
     trainer = engines.create_landmark_trainer(
         model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
     )
+    if search is not None:
+        return search.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
     register_resumable(trainer, "recipe", RecipeRecord(_NAME, config, [], {"num_points": num_points}))
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
@@ -226,6 +237,8 @@ def _train(local_rank: int, config: Any) -> None:
     handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
     handlers.attach_curves(folder, trainer, metrics=_CURVES)
     handlers.attach_report(folder, trainer)
+    if config.profile:
+        handlers.attach_profile(folder, trainer, model, optimizer)
 
     if config.max_iterations is None:
         trainer.run(train_loader, max_epochs=config.epochs)

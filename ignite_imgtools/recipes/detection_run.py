@@ -18,6 +18,8 @@ from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict, launch, refused_arguments
 from ignite_imgtools.recipes.detection_prediction import predict_images
+from ignite_imgtools.recipes.exportable import Exportable, exportable_detector
+from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["DetectionConfig", "DetectionRecipe"]
@@ -106,12 +108,12 @@ class DetectionRecipe:
     prepare_model: Callable[[Any, nn.Module, Any], None] | None = None
     attach: Callable[[Any, Engine, nn.Module], None] | None = None
 
-    def train(self, config: DetectionConfig) -> None:
+    def train(self, config: DetectionConfig, search: LrSearch | None = None) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
         filled = config.filled(self.name)
-        launch(filled, self._train)
+        launch(filled, self._train, search)
 
-    def _train(self, local_rank: int, config: Any) -> None:
+    def _train(self, local_rank: int, config: Any, search: LrSearch | None = None) -> None:
         handlers.show_messages()
         device = config.torch_device(local_rank)
         folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -152,6 +154,8 @@ class DetectionRecipe:
         trainer = engines.create_detection_trainer(model, update, seed=config.seed)
         if self.attach is not None:
             self.attach(config, trainer, module)
+        if search is not None:
+            return search.run(trainer, train_loader, model, update)
         evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
         handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
@@ -170,6 +174,8 @@ class DetectionRecipe:
         handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
         handlers.attach_curves(folder, trainer)
         handlers.attach_report(folder, trainer)
+        if config.profile:
+            handlers.attach_profile(folder, trainer, model, optimizer)
 
         if config.max_iterations is None:
             trainer.run(train_loader, max_epochs=config.epochs)
@@ -188,6 +194,12 @@ class DetectionRecipe:
         evaluator = self._create_evaluator(config, model, val_set, config.output_dir)
         handlers.attach_evaluation_summary(evaluator)
         evaluator.run(self._create_val_loader(config, val_set))
+
+    def exportable(self, checkpoint: Path, size: Sequence[int] | None = None) -> Exportable:
+        """The detector of ``checkpoint``, with an example of ``size``, height and width."""
+        record: Any = RecipeRecord.from_checkpoint(checkpoint, self.name, self.config)
+        model = self._load_model(record.config, checkpoint, len(record.class_names))
+        return exportable_detector(model, size or (record.config.min_size, record.config.max_size))
 
     def predict(
         self,

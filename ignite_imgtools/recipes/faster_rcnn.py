@@ -12,7 +12,7 @@ from ignite_imgtools import models
 from ignite_imgtools.recipes.config import ConfigError
 from ignite_imgtools.recipes.detection_run import DetectionConfig, DetectionRecipe
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # torchvision's model, with the schedule of the tutorials' training on several GPUs (lr 0.02 for a total batch of 16).
 _FULL = {
@@ -102,4 +102,4 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
 
 
 _recipe = DetectionRecipe("faster_rcnn", Config, create_model)
-train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict
+train, evaluate, predict, exportable = _recipe.train, _recipe.evaluate, _recipe.predict, _recipe.exportable

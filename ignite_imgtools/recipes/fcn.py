@@ -11,7 +11,7 @@ from torch import nn
 from ignite_imgtools import models
 from ignite_imgtools.recipes.segmentation_run import SegmentationConfig, SegmentationRecipe
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # What the tutorials train from torchvision's COCO weights (--weights default).
 _FULL = {
@@ -63,4 +63,4 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
 
 
 _recipe = SegmentationRecipe("fcn", Config, create_model, lr_factors={"aux_classifier": 10})
-train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict
+train, evaluate, predict, exportable = _recipe.train, _recipe.evaluate, _recipe.predict, _recipe.exportable

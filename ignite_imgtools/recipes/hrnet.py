@@ -23,11 +23,13 @@ from ignite_imgtools.recipes.config import (
     launch,
     refused_arguments,
 )
+from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
+from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.pose_prediction import predict_poses
 from ignite_imgtools.recipes.pose_run import KeypointSet
 from ignite_imgtools.recipes.records import RecipeRecord
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 _NAME = "hrnet"
 _BEST = "keypoints/AP"
@@ -156,16 +158,23 @@ class Config(RunConfig):
             raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
 
 
-def train(config: Config) -> None:
+def train(config: Config, search: LrSearch | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    launch(filled, _train)
+    launch(filled, _train, search)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
     filled = config.filled()
     launch(filled, _evaluate, checkpoint)
+
+
+def exportable(checkpoint: Path, size: Sequence[int] | None = None) -> Exportable:
+    """The model of ``checkpoint``, for persons cut out to ``size``, height and width."""
+    record: Any = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config)
+    model = _load_model(record.config, checkpoint, len(KeypointSet.from_dict(record.details)))
+    return exportable_crops(model, size or record.config.input_size, "heatmaps")
 
 
 def predict(
@@ -197,7 +206,7 @@ def predict(
     )
 
 
-def _train(local_rank: int, config: Any) -> None:
+def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -232,6 +241,8 @@ def _train(local_rank: int, config: Any) -> None:
     trainer = engines.create_pose_trainer(
         model, update, loss_fn.to(device), sigma=config.sigma, seed=config.seed, device=device
     )
+    if search is not None:
+        return search.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, val_set, keypoints, folder, trainer, ema)
     names = data.class_names(train_set.dataset)
     register_resumable(trainer, "recipe", RecipeRecord(_NAME, config, names, keypoints.to_dict()))
@@ -251,6 +262,8 @@ def _train(local_rank: int, config: Any) -> None:
     handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
     handlers.attach_curves(folder, trainer)
     handlers.attach_report(folder, trainer)
+    if config.profile:
+        handlers.attach_profile(folder, trainer, model, optimizer)
 
     if config.max_iterations is None:
         trainer.run(train_loader, max_epochs=config.epochs)

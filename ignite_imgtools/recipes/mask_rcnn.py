@@ -12,7 +12,7 @@ from ignite_imgtools import models
 from ignite_imgtools.recipes.config import ConfigError
 from ignite_imgtools.recipes.detection_run import DetectionConfig, DetectionRecipe
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # torchvision's model, with the schedule of the tutorials' training from weights of ImageNet (lr 0.08 for a total
 # batch of 64).
@@ -104,4 +104,4 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
 
 
 _recipe = DetectionRecipe("mask_rcnn", Config, create_model, iou_types=("bbox", "segm"))
-train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict
+train, evaluate, predict, exportable = _recipe.train, _recipe.evaluate, _recipe.predict, _recipe.exportable

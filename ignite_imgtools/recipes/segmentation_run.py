@@ -27,6 +27,8 @@ from ignite_imgtools.recipes.config import (
     refused_arguments,
 )
 from ignite_imgtools.recipes.dense_prediction import predict_masks
+from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
+from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["SegmentationConfig", "SegmentationRecipe"]
@@ -154,12 +156,12 @@ class SegmentationRecipe:
     best: Literal["mean_IoU", "dice"] = "mean_IoU"
     panels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def train(self, config: SegmentationConfig) -> None:
+    def train(self, config: SegmentationConfig, search: LrSearch | None = None) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
         filled = config.filled(self.name)
-        launch(filled, self._train)
+        launch(filled, self._train, search)
 
-    def _train(self, local_rank: int, config: Any) -> None:
+    def _train(self, local_rank: int, config: Any, search: LrSearch | None = None) -> None:
         handlers.show_messages()
         device = config.torch_device(local_rank)
         folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -195,6 +197,8 @@ class SegmentationRecipe:
         trainer = engines.create_segmentation_trainer(
             model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
         )
+        if search is not None:
+            return search.run(trainer, train_loader, model, update)
         evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
         handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
@@ -213,6 +217,8 @@ class SegmentationRecipe:
         handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
         handlers.attach_curves(folder, trainer, metrics=_CURVES)
         handlers.attach_report(folder, trainer)
+        if config.profile:
+            handlers.attach_profile(folder, trainer, model, optimizer)
 
         if config.max_iterations is None:
             trainer.run(train_loader, max_epochs=config.epochs)
@@ -231,6 +237,12 @@ class SegmentationRecipe:
         evaluator = self._create_evaluator(config, model, val_set, config.output_dir)
         handlers.attach_evaluation_summary(evaluator)
         evaluator.run(_create_val_loader(config, val_set))
+
+    def exportable(self, checkpoint: Path, size: Sequence[int] | None = None) -> Exportable:
+        """The segmenter of ``checkpoint``, for images of ``size``, height and width."""
+        record: Any = RecipeRecord.from_checkpoint(checkpoint, self.name, self.config)
+        model, config = self._load_model(record.config, checkpoint, len(record.class_names)), record.config
+        return exportable_crops(model, size or (config.crop_size,) * 2, "logits", config.mean, config.std)
 
     def predict(self, checkpoint: Path, images: Sequence[Path], *, output_dir: Path, device: str = "auto") -> None:
         """Write the classes that the model of ``checkpoint`` finds in ``images``: palette masks and overlays."""

@@ -24,9 +24,11 @@ from ignite_imgtools.recipes.config import (
     refused_arguments,
 )
 from ignite_imgtools.recipes.dense_prediction import predict_maps
+from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
+from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.records import RecipeRecord
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # What the tutorials train on DUTS.
 _FULL = {
@@ -108,13 +110,13 @@ class Config(RunConfig):
             raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
 
 
-def train(config: Config) -> None:
+def train(config: Config, search: LrSearch | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     config = config.filled()
-    launch(config, _train)
+    launch(config, _train, search)
 
 
-def _train(local_rank: int, config: Any) -> None:
+def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -147,6 +149,8 @@ def _train(local_rank: int, config: Any) -> None:
     )
 
     trainer = engines.create_saliency_trainer(model, update, losses.DeepSupervisionLoss(), seed=config.seed)
+    if search is not None:
+        return search.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, folder, trainer, ema)
     register_resumable(trainer, "recipe", RecipeRecord("u2net", config, []))
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
@@ -165,6 +169,8 @@ def _train(local_rank: int, config: Any) -> None:
     handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
     handlers.attach_curves(folder, trainer, metrics=("max_F", "MAE"))
     handlers.attach_report(folder, trainer)
+    if config.profile:
+        handlers.attach_profile(folder, trainer, model, optimizer)
 
     if config.max_iterations is None:
         trainer.run(train_loader, max_epochs=config.epochs)
@@ -185,6 +191,12 @@ def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
     evaluator = _create_evaluator(config, model, config.output_dir)
     handlers.attach_evaluation_summary(evaluator)
     evaluator.run(_create_val_loader(config, val_set))
+
+
+def exportable(checkpoint: Path, size: Sequence[int] | None = None) -> Exportable:
+    """The model of ``checkpoint``, for images of ``size``, height and width."""
+    record: Any = RecipeRecord.from_checkpoint(checkpoint, "u2net", Config)
+    return exportable_crops(_load_model(record.config, checkpoint), size or (record.config.resize,) * 2, "logits")
 
 
 def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, device: str = "auto") -> None:

@@ -12,7 +12,7 @@ from ignite_imgtools import models
 from ignite_imgtools.recipes.config import ConfigError
 from ignite_imgtools.recipes.segmentation_run import SegmentationConfig, SegmentationRecipe
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # What the tutorials train on DRIVE, whose images are 565 pixels wide: half to 1.2 of that, and DRIVE's own colours.
 _FULL = {
@@ -96,4 +96,4 @@ _recipe = SegmentationRecipe(
     best="dice",
     panels={"num_images": 4, "height": 420},
 )
-train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict
+train, evaluate, predict, exportable = _recipe.train, _recipe.evaluate, _recipe.predict, _recipe.exportable

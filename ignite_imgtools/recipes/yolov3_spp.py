@@ -15,7 +15,7 @@ from ignite_imgtools.data import transforms
 from ignite_imgtools.recipes.config import ConfigError, refused_arguments
 from ignite_imgtools.recipes.detection_run import DetectionConfig, DetectionRecipe
 
-__all__ = ["Config", "create_model", "evaluate", "predict", "train"]
+__all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
 # The tutorials' recipe, which starts from weights of COCO.
 _FULL = {
@@ -199,4 +199,4 @@ _recipe = DetectionRecipe(
     prepare_model=_fit_anchors,
     attach=_attach_sizes,
 )
-train, evaluate, predict = _recipe.train, _recipe.evaluate, _recipe.predict
+train, evaluate, predict, exportable = _recipe.train, _recipe.evaluate, _recipe.predict, _recipe.exportable

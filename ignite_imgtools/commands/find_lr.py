@@ -1,0 +1,45 @@
+"""``find-lr``: the learning rate that a recipe may begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+__all__ = ["DESCRIPTION", "arguments", "run"]
+
+DESCRIPTION = "Let the learning rate of a short training rise, draw the loss over it, and suggest a rate."
+_Int, _Float = tyro.conf.arg(metavar="N"), tyro.conf.arg(metavar="X")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    iterations: Annotated[int, _Int] = 100
+    """Iterations, at most."""
+    start_lr: Annotated[float, _Float] = 1e-6
+    """The rate to begin with,"""
+    end_lr: Annotated[float, _Float] = 1.0
+    """and to end with, if the loss does not rise before."""
+
+
+def arguments(config_kind: type) -> type:
+    """What the command takes for a recipe with this configuration."""
+    fields: list[Any] = [("search", _Search), ("config", config_kind)]
+    return dataclasses.make_dataclass("FindLr", fields)
+
+
+def run(recipe: Any, name: str, parsed: Any) -> None:
+    """Search, in a folder of its own."""
+    from ignite_imgtools.recipes.config import ConfigError
+    from ignite_imgtools.recipes.lr_search import LrSearch
+
+    search = parsed.search
+    if search.iterations < 10:
+        raise ConfigError(f"--iterations must be at least 10, got {search.iterations}")
+    if not 0 < search.start_lr < search.end_lr < float("inf"):
+        raise ConfigError(f"--start-lr must be above 0 and below --end-lr, got {search.start_lr} and {search.end_lr}")
+    folder = parsed.config.output_dir or Path("runs") / f"{name}_find_lr"
+    config = dataclasses.replace(parsed.config, output_dir=folder)
+    recipe.train(config, LrSearch(folder, search.iterations, search.start_lr, search.end_lr))
