@@ -35,6 +35,7 @@ NEUTRAL = (
     "max_iterations",
     "nproc_per_node",
     "num_workers",
+    "on_write_error",
     "stuck_after",
     "output_dir",
     "profile",

@@ -87,6 +87,8 @@ class RunConfig:
     """Profile five iterations, after three: a table of where their time goes, and a trace, in the run folder."""
     checkpoint_every: Annotated[int | None, _Int] = None
     """Iterations between two checkpoints within an epoch; one at the end of each epoch is always taken."""
+    on_write_error: Literal["stop", "continue"] = "stop"
+    """What to do when a checkpoint cannot be written, as on a full disk: stop, or go on and try again with the next."""
     group_by: Literal["shape", "aspect", "none"] = "shape"
     """Make batches of images of the same padded shape, of similar aspect ratio, or of any images."""
     on_bad_sample: Literal["raise", "skip"] = "raise"

@@ -232,6 +232,7 @@ def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None
         every=config.checkpoint_every,
         resume=config.resume,
         background=True,
+        on_write_error=config.on_write_error,
     )
     handlers.attach_signals(trainer, checkpoints)
     handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})

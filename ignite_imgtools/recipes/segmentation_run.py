@@ -212,6 +212,7 @@ class SegmentationRecipe:
             every=config.checkpoint_every,
             resume=config.resume,
             background=True,
+            on_write_error=config.on_write_error,
         )
         handlers.attach_signals(trainer, checkpoints)
         handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
