@@ -29,9 +29,9 @@ def coco_index(dataset: Dataset[Any]) -> COCO:
 
     Returns:
         A ``pycocotools.coco.COCO``: image ids are those of the targets; category ids are the labels, named by
-        ``dataset.class_names`` where it has them; annotation ids count from 1. Boxes, areas, segmentations and
-        keypoints of our data sets are those of the file: boxes are not clipped, and crowds (of VOC: difficult
-        objects) are always there, marked in ``iscrowd``.
+        ``dataset.class_names`` where it has them, the background first; annotation ids count from 1. Boxes, areas,
+        segmentations and keypoints of our data sets are those of the file: boxes are not clipped, and crowds (of VOC:
+        difficult objects) are always there, marked in ``iscrowd``.
 
     Raises:
         TypeError: the data set has no ``annotations`` or no ``image_size``.

@@ -3,7 +3,12 @@
 from ignite_imgtools.metrics.classification import ClassificationMetric, class_precision_recall, ranks_of_truth
 from ignite_imgtools.metrics.coco import CocoMetric
 from ignite_imgtools.metrics.coco.files import coco_eval
-from ignite_imgtools.metrics.coco_analysis import confusion_matrix, error_breakdown, per_class_table
+from ignite_imgtools.metrics.coco_analysis import (
+    confusion_matrix,
+    error_breakdown,
+    per_class_table,
+    precision_recall_curves,
+)
 from ignite_imgtools.metrics.dice import DiceMetric
 from ignite_imgtools.metrics.landmarks import LandmarkMetric, Normaliser, face_length, normalised_errors
 from ignite_imgtools.metrics.meter_bank import MeterBank, MeterMeans, WindowStatistics
@@ -35,5 +40,6 @@ __all__ = [
     "normalised_errors",
     "per_class_table",
     "pixel_confusion",
+    "precision_recall_curves",
     "ranks_of_truth",
 ]
