@@ -63,8 +63,13 @@ class CheckpointFolder:
                 f"{self.path}: cannot keep checkpoints here: {error.strerror or error}; "
                 f"one needs {room(self.path.parent, num_bytes(state))}; make room or choose another output_dir"
             ) from error
-        save_checkpoint(state, self.last)
-        self._last_iteration = iteration
+        before = _inode(self.last)
+        try:
+            save_checkpoint(state, self.last)
+        finally:
+            # Also where only the folder could not be synchronised after the file had taken its place.
+            if _inode(self.last) not in (None, before):
+                self._last_iteration = iteration
         self._prune(iteration)
         return self.last
 
@@ -95,6 +100,13 @@ class CheckpointFolder:
         for _, path in by_age[: max(0, len(by_age) - (self.keep_last - 1))]:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def previous_checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from ignite_imgtools.handlers import CheckpointError, checkpoint_file, durable, load_checkpoint, save_checkpoint
+from ignite_imgtools.handlers.checkpoint_folder import CheckpointFolder
 
 
 def _state(size: int = 300) -> dict[str, Any]:
@@ -279,3 +280,21 @@ def test_system_calls_are_in_the_order_that_survives_a_power_cut(tmp_path: Path)
     one = ["create", "fsync file", "rename", "fsync folder"]
     # The fourth save links the last one, and removes the oldest when all else is on disk.
     assert events == [*one, *one, "link", *one, "link", *one, "unlink"]
+
+
+def test_where_only_the_folder_could_not_be_synchronised_the_next_file_does_not_get_a_wrong_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CheckpointFolder(tmp_path, keep_last=2)
+    files.save_last({"trainer": {"iteration": 1}})
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "sync_folder", fail)
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            files.save_last({"trainer": {"iteration": 2}})
+    files.save_last({"trainer": {"iteration": 3}})
+    found = {path.name: load_checkpoint(path)["trainer"]["iteration"] for path in tmp_path.iterdir()}
+    assert found == {"last.pt": 3, "previous-00000002.pt": 2}
