@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from ignite_imgtools.engines import IMAGENET_MEAN, IMAGENET_STD
@@ -72,18 +73,33 @@ def exportable_detector(model: nn.Module, size: Sequence[int]) -> Exportable:
     if isinstance(model, Yolov3Spp):
         example = torch.rand(2, 3, model.size, model.size)
         return Exportable(_YoloCandidates(model).eval(), example, "images", ("boxes", "scores"), {0: "batch"})
-    # Hooks only bring half precision back to float32, and TorchScript does not take them.
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        module._forward_hooks.clear()
     keys = ["boxes", "labels", "scores"]
     if isinstance(model, GeneralizedRCNN):
         heads: Any = model.roi_heads
         keys += ["masks"] * bool(heads.has_mask()) + ["keypoints"] * bool(heads.has_keypoint())
-    scripted = {3: _ScriptedBoxes, 4: _ScriptedMasks if "masks" in keys else _ScriptedKeypoints}[len(keys)](model)
+    scripted = {3: _ScriptedBoxes, 4: _ScriptedMasks if "masks" in keys else _ScriptedKeypoints}[len(keys)](
+        _scriptable(model)
+    )
     detector = _Detector(model, keys).eval()
     dynamic = {1: "height", 2: "width"}
     return Exportable(detector, torch.rand(3, *size), "image", tuple(keys), dynamic, scripted.eval(), detections=True)
+
+
+def _scriptable(model: nn.Module) -> nn.Module:
+    """A copy of a detector that TorchScript takes."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        module._forward_hooks.clear()  # they only bring half precision back to float32
+    for kind in (RetinaNet, FCOS):
+        if isinstance(model, kind):
+            # Our own kinds leave out the background by a method that calls torchvision's, which TorchScript does not
+            # take; a logit that is always very low does the same.
+            model.__class__ = kind
+            head: Any = model.head.classification_head
+            with torch.no_grad():
+                head.cls_logits.weight[:: head.num_classes] = 0
+                head.cls_logits.bias[:: head.num_classes] = -1e4
+    return model
 
 
 class _Normalised(nn.Module):
