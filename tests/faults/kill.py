@@ -1,12 +1,13 @@
 """Kill training with -9 at random instants, resume it, and compare with the run that nobody killed.
 
 The parent imports torch once, never computes a gradient, and forks each run, so that a trial takes a fraction of a
-second. A checkpoint is written after every step, with a ballast that makes the write take a good part of the time. A
-chain is one training: killed, started again with ``resume="auto"``, until it reaches its end. Then the bits of weights,
+second. A checkpoint is written after every step, with a ballast that makes the write take a good part of the time.
+Every second kill waits, after its random delay, for a write to begin, and comes at a random moment of it. A chain is
+one training: killed, started again with ``resume="auto"``, until it reaches its end. Then the bits of weights,
 optimizer, schedule, average and meters, ``metrics.jsonl`` and the order of samples must be those of the straight run.
 
     python -m tests.faults.kill --kills 30              # the short form, in CI
-    python -m tests.faults.kill --kills 200 --workers 0 2 --background 0 1 --megabytes 16    # the long form
+    python -m tests.faults.kill --kills 200 --workers 0 2 --background 0 1    # the long form
 
 prints one JSON object for each setting: kills, those that hit a write, chains, chains that ended equal, starts from
 zero after there was a checkpoint, the most temporary files found after a kill, those found after a start, seconds.
@@ -143,6 +144,13 @@ def good_files(folder: Path) -> int:
     return good
 
 
+def _wait_for_a_write(folder: Path, draw: random.Random) -> None:
+    deadline = time.monotonic() + 1.0  # it may be at its end
+    while time.monotonic() < deadline and not any(folder.glob(".tmp-*")):
+        time.sleep(0.0002)
+    time.sleep(draw.uniform(0, 0.01))
+
+
 def run_trials(kills: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
     """Kill ``kills`` times and report."""
     draw = random.Random(keyed_seed(seed, kills))
@@ -169,6 +177,8 @@ def run_trials(kills: int, *, seed: int = 0, **options: Any) -> dict[str, Any]:
                 if ended:
                     assert status == 0, (folder / "stderr.txt").read_text()
                     break
+                if counts["kills"] % 2 == 0:
+                    _wait_for_a_write(folder / "checkpoints", draw)
                 os.kill(child, signal.SIGKILL)
                 _, status = os.waitpid(child, 0)
                 counts["kills"] += os.WIFSIGNALED(status)
