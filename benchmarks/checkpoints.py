@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -100,7 +99,7 @@ WAYS: dict[str, Callable[[str, Path], Way]] = {
 
 
 def measure(device: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds that each checkpoint held the loop up, by the clock and of this thread's CPU, after a round to warm up."""
+    """Seconds that each checkpoint held the loop up, by the clock and of this thread's CPU; after a warm-up."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         ways = {name: create(device, Path(folder)) for name, create in WAYS.items()}
@@ -118,14 +117,17 @@ def measure(device: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
     return seconds
 
 
-def memory(name: str, device: str) -> float:
-    """Megabytes that this process grows by at its largest while it takes three checkpoints."""
+def memory(name: str | None, device: str) -> float:
+    """The largest size in megabytes of this process while it takes three checkpoints, or none."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        way = WAYS[name](device, Path(folder))
-        before = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+        model_and_optimizer = create_training(device) if name is None else None
+        way = WAYS[name](device, Path(folder)) if name is not None else None
+        Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is forgotten
         for i in range(3):
-            way(i + 2)()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+            if way is not None:
+                way(i + 2)()
+        del model_and_optimizer
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
@@ -133,15 +135,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=["none", *WAYS], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(memory(options.one, options.device))
+        print(memory(None if options.one == "none" else options.one, options.device))
     elif options.memory:
-        for name in WAYS:
+        idle = 0.0
+        for name in ("none", *WAYS):
             command = [sys.executable, __file__, "--device", options.device, "--one", name]
-            grown = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            print(f"{name:18} {grown:7.0f} MB beyond the model and its momentum", flush=True)
+            size = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            idle = idle or size
+            print(f"{name:18} {size:7.0f} MB, {size - idle:5.0f} beyond a process without checkpoints", flush=True)
     else:
         seconds = measure(options.device, options.rounds)
         print(f"{options.rounds} rounds, {torch.get_num_threads()} threads of torch, {os.cpu_count()} cores")
