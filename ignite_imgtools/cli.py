@@ -179,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--debug"]
     # Threads that spin while they wait steal the cores of a shared machine; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Nor does its profiler have to say that it finds no GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     show_progress()
     try:
         return _dispatch(args)
@@ -277,15 +279,27 @@ def _evaluate(args: list[str]) -> int:
     parsed = _parse(
         kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run."
     )
-    recipe.evaluate(parsed.config, parsed.checkpoint)
+    config = parsed.config
+    if parsed.plots is not None:
+        # The built-in data stay where the run has them.
+        data = config.data or next((path for path in [config.output_dir / "data"] if path.is_dir()), None)
+        config = dataclasses.replace(config, output_dir=parsed.plots, data=data)
+    recipe.evaluate(config, parsed.checkpoint)
+    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun has started
+        print(f"numbers: {config.output_dir / 'eval'}; pictures: {config.output_dir / 'plots'}")
     return 0
 
 
 def _evaluate_arguments(config_kind: type, default: Any) -> type:
     checkpoint = Annotated[Path, tyro.conf.arg(metavar="PATH", help="Checkpoint file.")]
-    return dataclasses.make_dataclass(
-        "Evaluate", [("checkpoint", checkpoint), ("config", config_kind, dataclasses.field(default=default))]
-    )
+    help_plots = "Write eval/ and plots/ into this folder. By default into that of the run."
+    plots = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=help_plots)]
+    fields: list[Any] = [
+        ("checkpoint", checkpoint),
+        ("plots", plots, dataclasses.field(default=None)),
+        ("config", config_kind, dataclasses.field(default=default)),
+    ]
+    return dataclasses.make_dataclass("Evaluate", fields)
 
 
 def _predict(args: list[str]) -> int:
@@ -444,22 +458,29 @@ def _completion_parser() -> argparse.ArgumentParser:
     # tyro's own completion knows one command at a time; shtab needs no more than the names of all the options.
     import shtab
 
+    from ignite_imgtools.commands import export, find_lr
     from ignite_imgtools.data import check
     from ignite_imgtools.data.make_data import FORMATS
 
     parser = argparse.ArgumentParser(_PROG)
     commands = parser.add_subparsers()
     parsers = {name: commands.add_parser(name, help=what.split(":")[0]) for name, what in _COMMANDS.items()}
-    for command in ("train", "evaluate", "predict"):
+    for command in ("train", "evaluate", "predict", "find-lr", "export"):
         recipes = parsers[command].add_subparsers()
         for name, what in RECIPES.items():
             options = recipes.add_parser(name, help=what)
             if command == "predict":
                 _add_options(options, _predict_arguments(load_recipe(name)))
                 continue
+            if command == "export":
+                _add_options(options, export.Arguments)
+                continue
             _add_options(options, load_recipe(name).Config)
+            if command == "find-lr":
+                _add_options(options, find_lr.Search)
             if command == "evaluate":
                 options.add_argument("--checkpoint").complete = shtab.FILE  # type: ignore[attr-defined]
+                options.add_argument("--plots").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parsers["check"].add_argument("format", choices=list(check.FORMATS))
     parsers["check"].add_argument("--data").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parsers["check"].add_argument("--decode")
@@ -469,6 +490,9 @@ def _completion_parser() -> argparse.ArgumentParser:
         parsers["convert"].add_argument(name).complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     _add_options(parsers["convert"], _Convert)
     _add_options(parsers["coco-eval"], _CocoEval)
+    for name in ("report", "compare"):
+        parsers[name].add_argument("runs", nargs="*").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    parsers["compare"].add_argument("--figure").complete = shtab.FILE  # type: ignore[attr-defined]
     parsers["completion"].add_argument("shell", choices=_SHELLS)
     return parser
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +69,13 @@ def test_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "coco", "--data", "nowhere"], "there is no folder nowhere"),
         (["make-data", "coco2", "x"], "there is no format 'coco2'"),
         (["make-data", "coco", ".", "--num-train", "-1"], "num"),
+        (["find-lr", "slow_rcnn"], "there is no recipe 'slow_rcnn'"),
+        (["find-lr", "unet", "--iterations", "3"], "--iterations must be at least 10, got 3"),
+        (["find-lr", "unet", "--start-lr", "2"], "--start-lr must be above 0 and below --end-lr, got 2.0 and 1.0"),
+        (["export", "unet", "x.onnx", "--to", "onnx"], "checkpoint"),
+        (["export", "unet", "x.onnx", "--to", "h5", "--checkpoint", "no.pt"], "--to"),
+        (["export", "unet", "x.onnx", "--to", "onnx", "--checkpoint", "no.pt"], "no.pt"),
+        (["predict", "unet", "--checkpoint", "no.pt", "*.jpg"], "no file has a name of this pattern"),
         (["completion", "cmd"], "completion takes the name of a shell"),
     ],
 )
@@ -100,3 +110,58 @@ def test_bash_completes_a_flag() -> None:
     )
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "--nproc-per-node"
+
+
+def test_a_traceback_is_for_those_who_ask(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    args = ["check", "coco", "--data", str(tmp_path / "nowhere")]
+    assert main(args) == 2
+    line = capsys.readouterr().err
+    assert "Traceback" not in line
+    for asked in (["--debug", *args], [*args, "--debug"]):
+        assert main(asked) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("Traceback")
+        assert err.endswith(line)
+
+
+def test_an_error_is_shown_with_the_one_it_was_made_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    assert main(["--debug", "make-data", "coco", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "FileExistsError" in err
+    assert "_UsageError" in err
+
+
+def test_paths_that_cannot_be_written_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text("{}")
+    (tmp_path / "b" / "report.html").mkdir()
+    assert main(["report", str(tmp_path / "b")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "report.html cannot be written" in err
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_help_has_colours_on_a_terminal_unless_they_are_not_wanted(no_color: bool) -> None:
+    screen, terminal = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    environment |= {"TERM": "xterm"} | ({"NO_COLOR": "1"} if no_color else {})
+    command = [sys.executable, "-m", "ignite_imgtools", "report", "--help"]
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # as which the end of a terminal arrives
+            while chunk := os.read(screen, 4096):
+                shown += chunk
+    os.close(screen)
+    assert process.returncode == 0
+    assert b"--help" in shown
+    assert (b"\x1b[" in shown) != no_color
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = "import sys; from ignite_imgtools.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

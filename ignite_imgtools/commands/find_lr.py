@@ -8,14 +8,16 @@ from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["DESCRIPTION", "arguments", "run"]
+__all__ = ["DESCRIPTION", "Search", "arguments", "run"]
 
 DESCRIPTION = "Let the learning rate of a short training rise, draw the loss over it, and suggest a rate."
 _Int, _Float = tyro.conf.arg(metavar="N"), tyro.conf.arg(metavar="X")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Search:
+class Search:
+    """What is asked beside the flags of the recipe."""
+
     iterations: Annotated[int, _Int] = 100
     """Iterations, at most."""
     start_lr: Annotated[float, _Float] = 1e-6
@@ -26,7 +28,7 @@ class _Search:
 
 def arguments(config_kind: type) -> type:
     """What the command takes for a recipe with this configuration."""
-    fields: list[Any] = [("search", _Search), ("config", config_kind)]
+    fields: list[Any] = [("search", Search), ("config", config_kind)]
     return dataclasses.make_dataclass("FindLr", fields)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
+from ignite_imgtools.progress import waiting
 from ignite_imgtools.recipes.config import (
     ConfigError,
     RunConfig,
@@ -195,7 +196,7 @@ def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, devic
     entries: list[dict[str, Any]] = []
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
-        for path in find_images(images):
+        for path in waiting("predicting", find_images(images)):
             image = data.read_image(path)
             shown, _ = transform(image, None)
             probs = predictor(shown[None])[0].softmax(dim=0)

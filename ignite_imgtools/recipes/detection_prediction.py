@@ -15,6 +15,7 @@ from ignite_imgtools.data import read_image
 from ignite_imgtools.formats import DataError, images_to_device
 from ignite_imgtools.handlers import prediction_picture
 from ignite_imgtools.handlers.drawing import image_to_array
+from ignite_imgtools.progress import waiting
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def predict_images(
     entries: list[dict[str, Any]] = []
     names: dict[str, int] = {}
     try:
-        for path in images:
+        for path in waiting("predicting", images):
             image = read_image(path)
             with torch.inference_mode():
                 (prediction,) = model(images_to_device([image], device))

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import FCOS, MaskRCNN, RetinaNet
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ignite_imgtools.engines import IMAGENET_MEAN, IMAGENET_STD
 from ignite_imgtools.models.darknet import STRIDES
@@ -30,7 +31,8 @@ class Exportable:
         input: name of the input, and
         outputs: of the outputs.
         dynamic: dimensions of the input that may differ from those of ``example``, with their names.
-        scripted: the same for ``torch.jit.script``, where a trace would not do.
+        scripted: the same for ``torch.jit.script``, where a trace would not do, and
+        traced: the same for a trace, where the module itself would not do.
         detections: whether the outputs are boxes, labels, scores and what belongs to them, of any number.
     """
 
@@ -40,6 +42,7 @@ class Exportable:
     outputs: tuple[str, ...]
     dynamic: dict[int, str]
     scripted: nn.Module | None = None
+    traced: nn.Module | None = None
     detections: bool = False
 
 
@@ -61,7 +64,7 @@ def exportable_crops(
 
 
 def exportable_detector(model: nn.Module, size: Sequence[int]) -> Exportable:
-    """A detector of one image ``[3, H, W]`` in 0..1 of any size.
+    """A detector of one image ``[3, H, W]`` in 0..1 of any size; masks are bool ``[N, 1, H, W]``.
 
     YOLOv3-SPP takes letterboxed images ``[B, 3, S, S]`` of one size instead, and returns all its boxes with a score for
     each class: what is before the suppression of doubles.
@@ -77,12 +80,18 @@ def exportable_detector(model: nn.Module, size: Sequence[int]) -> Exportable:
     if isinstance(model, GeneralizedRCNN):
         heads: Any = model.roi_heads
         keys += ["masks"] * bool(heads.has_mask()) + ["keypoints"] * bool(heads.has_keypoint())
-    scripted = {3: _ScriptedBoxes, 4: _ScriptedMasks if "masks" in keys else _ScriptedKeypoints}[len(keys)](
-        _scriptable(model)
+    kind = {3: _ScriptedBoxes, 4: _ScriptedMasks if "masks" in keys else _ScriptedKeypoints}[len(keys)]
+    plain = _scriptable(model)
+    return Exportable(
+        _Detector(model, keys).eval(),
+        torch.rand(3, *size),
+        "image",
+        tuple(keys),
+        {1: "height", 2: "width"},
+        scripted=kind(plain).eval(),
+        traced=_Detector(plain, keys).eval(),
+        detections=True,
     )
-    detector = _Detector(model, keys).eval()
-    dynamic = {1: "height", 2: "width"}
-    return Exportable(detector, torch.rand(3, *size), "image", tuple(keys), dynamic, scripted.eval(), detections=True)
 
 
 def _scriptable(model: nn.Module) -> nn.Module:
@@ -90,6 +99,8 @@ def _scriptable(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for module in model.modules():
         module._forward_hooks.clear()  # they only bring half precision back to float32
+    if isinstance(model, MaskRCNN):
+        model.transform.__class__ = GeneralizedRCNNTransform  # which needs more memory than ours, for the same masks
     for kind in (RetinaNet, FCOS):
         if isinstance(model, kind):
             # Our own kinds leave out the background by a method that calls torchvision's, which TorchScript does not
@@ -139,7 +150,7 @@ class _Detector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         (found,) = self.model([image])
-        return tuple(found[key] for key in self.keys)
+        return tuple(found[key] > 0.5 if key == "masks" else found[key] for key in self.keys)
 
 
 class _Scripted(nn.Module):
@@ -158,7 +169,7 @@ class _ScriptedBoxes(_Scripted):
 class _ScriptedMasks(_Scripted):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         found = self.model([image])[1][0]
-        return found["boxes"], found["labels"], found["scores"], found["masks"]
+        return found["boxes"], found["labels"], found["scores"], found["masks"] > 0.5
 
 
 class _ScriptedKeypoints(_Scripted):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ignite_imgtools.data import read_image
+from ignite_imgtools.progress import waiting
 from ignite_imgtools.recipes.detection_prediction import find_images
 
 __all__ = ["PredictionEntries", "named_images"]
@@ -23,7 +24,7 @@ def named_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
         DataError: there is nothing at one of the paths, or an image cannot be read.
     """
     seen: dict[str, int] = {}
-    for path in find_images(paths):
+    for path in waiting("predicting", find_images(paths)):
         number = seen[path.stem] = seen.get(path.stem, 0) + 1
         yield path, f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png", read_image(path)
 
