@@ -142,12 +142,10 @@ class GradientUpdate:
         with contextlib.nullcontext() if boundary else _no_sync(model):
             with self._autocast:
                 terms = forward()
-            output = _to_output(terms)
-            if self._window_size == 1 and self.scaler is None:
-                _backward(terms)
-            else:
-                loss = _sum(terms) / self._window_size if self._window_size > 1 else _sum(terms)
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            loss, gradient, output = _join(terms)
+            if self._window_size > 1:
+                loss = loss / self._window_size
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward(gradient)
         if self.scaler is not None:
             # A copy, since update() below changes the scale in place before anybody reads it.
             output["loss_scale"] = self.scaler._get_scale_async().clone()  # type: ignore[union-attr]
@@ -179,7 +177,7 @@ class GradientUpdate:
     def _step(self, state: Any, output: dict[str, Tensor]) -> None:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        gradients = _gradients_by_device(self.optimizer)
+        gradients = _gradients(self.optimizer)
         self._grad_norm = _total_norm(gradients)
         self._steps += 1
         if self.check_every is not None and self._steps % self.check_every == 0:
@@ -187,7 +185,7 @@ class GradientUpdate:
         if self.clip_norm is not None:
             # As in torch's clip_grad_norm_: 1e-6 against a division by 0, and no branch, which would wait.
             factor = (self.clip_norm / (self._grad_norm + 1e-6)).clamp_(max=1.0)
-            for device, group in gradients.items():
+            for device, group in _by_device(gradients).items():
                 torch._foreach_mul_(group, factor.to(device))
         if self.scaler is None:
             self.optimizer.step()
@@ -260,33 +258,33 @@ def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if no_sync is None else no_sync()
 
 
-def _gradients_by_device(optimizer: torch.optim.Optimizer) -> dict[torch.device, list[Tensor]]:
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _by_device(tensors: list[Tensor]) -> dict[torch.device, list[Tensor]]:
     # torch.nn.utils sorts by dtype too, which takes longer than the norm of a small model and is not needed here.
-    gradients: dict[torch.device, list[Tensor]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                gradients.setdefault(parameter.grad.device, []).append(parameter.grad)
-    return gradients
+    found: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.device, []).append(tensor)
+    return found
 
 
-def _total_norm(gradients: dict[torch.device, list[Tensor]]) -> Tensor:
-    norms = [_norm(group, device) for device, group in gradients.items()]
-    if len(norms) > 1:
-        return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
-    return norms[0] if norms else torch.zeros(())
-
-
-def _norm(gradients: list[Tensor], device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """2-norm of all gradients together, on the device of the first one."""
     # On a CPU each tensor is a call of its own, which for a bias or a BatchNorm costs more than to copy it.
-    small = [gradient for gradient in gradients if gradient.numel() <= _SMALL]
-    large = [gradient for gradient in gradients if gradient.numel() > _SMALL]
-    norms = list(torch._foreach_norm(large)) if large else []
-    if small:
-        norms.append(torch.linalg.vector_norm(torch._utils._flatten_dense_tensors(small)))
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    small = [gradient for gradient in gradients if gradient.is_cpu and gradient.numel() <= _SMALL]
+    norms = [torch.linalg.vector_norm(torch._utils._flatten_dense_tensors(small))] if small else []
+    if len(small) < len(gradients):
+        others = [gradient for gradient in gradients if not (gradient.is_cpu and gradient.numel() <= _SMALL)]
+        for group in _by_device(others).values():
+            norms += torch._foreach_norm(group)
+    if not norms:
+        return torch.zeros(())
+    if len(norms) == 1:
+        return norms[0]
+    device = gradients[0].device
+    return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
 
 
 def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
@@ -310,33 +308,26 @@ def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _to_output(terms: Any) -> dict[str, Tensor]:
-    """The sum and each term, detached."""
+def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """What to differentiate, with the gradient of the loss by it, and the output with detached values."""
     if isinstance(terms, Tensor):
-        return {"loss": terms.detach()}
+        return terms, None, {"loss": terms.detach()}
     if not _RESERVED.isdisjoint(terms):
         raise ValueError(f"a loss term must not be called {sorted(_RESERVED.intersection(terms))}: rename it")
-    if not terms or not all(isinstance(value, Tensor) for value in terms.values()):
+    values = list(terms.values())
+    if not values or not all(isinstance(value, Tensor) for value in values):
         raise ValueError(f"forward must return loss terms, got {terms!r}")
-    detached = {name: value.detach() for name, value in terms.items()}
-    return {"loss": _sum(detached), **detached}
-
-
-def _sum(terms: Any) -> Tensor:
-    if isinstance(terms, Tensor):
-        return terms
-    first, *others = terms.values()
-    return functools.reduce(operator.add, others, first)
-
-
-def _backward(terms: Any) -> None:
-    """Back-propagate the sum of ``terms``, which needs no sum: the gradient of each of them is 1."""
-    if isinstance(terms, Mapping) and all(term.requires_grad and term.ndim == 0 for term in terms.values()):
-        torch.autograd.backward(list(terms.values()), [_one(term.dtype, term.device) for term in terms.values()])
-    else:
-        _sum(terms).backward()
+    first = values[0]
+    if any(value.ndim or value.dtype != first.dtype or value.device != first.device for value in values):
+        loss = functools.reduce(operator.add, values)
+        return loss, None, {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
+    # One operation for all of them, forward, backward and to detach, instead of one for each.
+    stacked = torch.stack(values)
+    detached = stacked.detach()
+    output = {"loss": detached.sum(), **dict(zip(terms, detached.unbind(), strict=True))}
+    return stacked, _ones(len(values), stacked.dtype, stacked.device), output
 
 
 @functools.cache
-def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.ones((), dtype=dtype, device=device)
+def _ones(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones(count, dtype=dtype, device=device)
