@@ -330,7 +330,8 @@ class Checkpoints:
         self._saved_iteration = None
         kind, message = told
         if kind == "CheckpointError" and self._on_write_error == "continue":
-            if is_main_process():
+            # In the background it was said when it happened.
+            if is_main_process() and not self._background:
                 _logger.warning("%s", message)
             return
         if error is not None:

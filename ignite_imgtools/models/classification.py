@@ -73,11 +73,12 @@ def classifier(
     except (TypeError, ValueError) as error:
         raise ValueError(f"model {name} cannot be made so: {error}") from error
     if weights == "default":
-        _load_state(model, default_weights(get_model_weights(name).DEFAULT))
+        default = get_model_weights(name).DEFAULT
+        _load_state(model, default_weights(default), str(default))
     elif weights != "none":
         state = read_weights(weights)
         try:
-            _load_state(model, state)
+            _load_state(model, state, weights)
         except ValueError as error:
             raise ValueError(f"weights {weights}: {error}") from error
     return model
@@ -96,5 +97,5 @@ def classifier_head(model: nn.Module) -> nn.Module:
     raise ValueError(f"{type(model).__name__} has no part called {', '.join(_HEADS)}")
 
 
-def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    load_weights(model, {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()})
+def _load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    load_weights(model, {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}, source=source)

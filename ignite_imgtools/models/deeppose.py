@@ -55,7 +55,7 @@ def deep_pose(
     model = DeepPose(classifier(backbone, 2 * num_points, image_size=image_size))
     state = read_weights(weights)
     try:
-        load_weights(model, state, prefixes=("", "backbone."))
+        load_weights(model, state, prefixes=("", "backbone."), source=weights)
     except ValueError as error:
         raise ValueError(f"weights {weights}: {error}") from error
     return model

@@ -162,7 +162,7 @@ def _load(model: U2Net, weights: str | Path) -> U2Net:
     if weights != "none":
         state = read_weights(weights)
         if "stage1.rebnconvin.conv_s1.weight" in state:
-            load_weights(model, _from_authors(model, state))
+            load_weights(model, _from_authors(model, state), source=weights)
         else:
             load_weights(model, weights)
     return model

@@ -52,7 +52,11 @@ class LoadedWeights:
 
 
 def load_weights(
-    model: nn.Module, weights: str | Path | Mapping[str, Tensor], *, prefixes: Sequence[str] = ("",)
+    model: nn.Module,
+    weights: str | Path | Mapping[str, Tensor],
+    *,
+    prefixes: Sequence[str] = ("",),
+    source: str | Path | None = None,
 ) -> LoadedWeights:
     """Load into ``model`` what fits by name and shape.
 
@@ -61,6 +65,7 @@ def load_weights(
         weights: a file (see :func:`read_weights`) or a state dict.
         prefixes: put before all names; the one that fits most weights is taken. ``("", "backbone.body.")`` accepts a
             whole detector, or the classifier that its backbone comes from.
+        source: where a state dict comes from, for messages.
 
     Returns:
         What was loaded and what not; also logged.
@@ -69,7 +74,7 @@ def load_weights(
         ValueError: the file is no weights, or none of them fits.
         FileNotFoundError: there is no such file.
     """
-    source = "state dict" if isinstance(weights, Mapping) else str(weights)
+    source = source or ("state dict" if isinstance(weights, Mapping) else weights)
     state = dict(weights) if isinstance(weights, Mapping) else read_weights(weights)
     model = unwrap_model(model)
     own = model.state_dict()
@@ -83,7 +88,7 @@ def load_weights(
     # Counters do not make a file one of weights.
     missing -= {name for name in missing if name.endswith("num_batches_tracked")}
     report = LoadedWeights(
-        source,
+        str(source),
         tuple(loaded),
         tuple(name for name in own if name in missing),
         tuple(other_shape),

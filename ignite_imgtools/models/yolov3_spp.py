@@ -223,6 +223,6 @@ def _trainable_layers(trainable_layers: int | None, weights: str | Path) -> int:
 def _load(model: Yolov3Spp, weights: str | Path) -> None:
     path = Path(weights)
     if path.suffix == ".weights" or ".conv." in path.name:
-        load_weights(model, read_darknet_weights(path, model.network), prefixes=("network.",))
+        load_weights(model, read_darknet_weights(path, model.network), prefixes=("network.",), source=path)
     else:
         load_weights(model, path, prefixes=("", "network."))

@@ -14,31 +14,31 @@ from tests.faults.power import judge_trace
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RIGHT = [
-    '1 mkdir("/run", 0777) = 0',
-    "1 fsync(3</>) = 0",
-    '1 openat(AT_FDCWD, "/run/.tmp-last.pt", O_WRONLY|O_CREAT|O_EXCL) = 3</run/.tmp-last.pt>',
-    '2 write(3</run/.tmp-last.pt>, "PK"..., 99) = 99',
-    "2 fsync(3</run/.tmp-last.pt> <unfinished ...>",
-    '1 mkdir("/run", 0777 <unfinished ...>',
+    '1 mkdir("/a/run", 0777) = 0',
+    "1 fsync(3</a>) = 0",
+    '1 openat(AT_FDCWD, "/a/run/.tmp-last.pt", O_WRONLY|O_CREAT|O_EXCL) = 3</a/run/.tmp-last.pt>',
+    '2 write(3</a/run/.tmp-last.pt>, "PK"..., 99) = 99',
+    "2 fsync(3</a/run/.tmp-last.pt> <unfinished ...>",
+    '1 mkdir("/a/run", 0777 <unfinished ...>',
     "1 <... mkdir resumed>) = -1 EEXIST (File exists)",
     "2 <... fsync resumed>) = 0",
-    '2 rename("/run/.tmp-last.pt", "/run/last.pt") = 0',
-    "2 fsync(3</run>) = 0",
-    '2 unlink("/run/previous-00000001.pt") = 0',
+    '2 rename("/a/run/.tmp-last.pt", "/a/run/last.pt") = 0',
+    "2 fsync(3</a/run>) = 0",
+    '2 unlink("/a/run/previous-00000001.pt") = 0',
 ]
 
 
 def test_an_order_that_survives_is_told_from_others() -> None:
-    assert judge_trace(_RIGHT, "/run") == (1, [])
+    assert judge_trace(_RIGHT, "/a/run") == (1, [])
     for missing, told in (
-        ("fsync(3</>)", "before the name of /run was synchronised"),
+        ("fsync(3</a>)", "before the name of /a/run was synchronised"),
         ("<... fsync", "renamed before its content was synchronised"),
-        ("fsync(3</run>)", "previous-00000001.pt.* removed before the new one was on disk"),
+        ("fsync(3</a/run>)", "previous-00000001.pt.* removed before the new one was on disk"),
     ):
-        trace = judge_trace([line for line in _RIGHT if missing not in line], "/run")
+        trace = judge_trace([line for line in _RIGHT if missing not in line], "/a/run")
         assert trace.saves == 1
         assert any(re.search(told, line) for line in trace.broken), trace
-    assert "removed" in judge_trace([*_RIGHT, '2 unlink("/run/last.pt") = 0'], "/run").broken[0]
+    assert "removed" in judge_trace([*_RIGHT, '2 unlink("/a/run/last.pt") = 0'], "/a/run").broken[0]
 
 
 @pytest.mark.slow

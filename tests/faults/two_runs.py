@@ -166,7 +166,7 @@ def try_command_line(counts: tuple[int, ...] = (1, 2)) -> Tried:
     """Start a training in the folder of one that runs, and again when that one has been killed."""
     tried = Tried()
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
-        data = make_data("class_folders", Path(name) / "data", num_train=10, num_val=5, image_size=64)
+        data = make_data("class_folders", Path(name) / "data", num_train=12, num_val=5, image_size=64)
         for processes in counts:
             folder = Path(name) / f"run-{processes}"
             with _train(data, folder, processes, 100_000) as first:
