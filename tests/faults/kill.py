@@ -146,8 +146,8 @@ def good_files(folder: Path) -> int:
 
 def _wait_for_a_write(folder: Path, draw: random.Random) -> None:
     deadline = time.monotonic() + 1.0  # it may be at its end
-    while time.monotonic() < deadline and not any(folder.glob(".tmp-*")):
-        time.sleep(0.0002)
+    while time.monotonic() < deadline and not (folder / ".tmp-last.pt").exists():
+        time.sleep(0.0005)
     time.sleep(draw.uniform(0, 0.01))
 
 

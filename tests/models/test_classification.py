@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"weights .*other\.pt: no weights fit the model"):
         classifier("resnet18", 3, weights=tmp_path / "other.pt")
+
+
+def test_the_file_of_weights_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "four.pt"
+    torch.save(classifier("shufflenet_v2_x0_5", 4).state_dict(), path)
+    with caplog.at_level(logging.INFO, "ignite_imgtools"):
+        classifier("shufflenet_v2_x0_5", 3, weights=path)
+    assert f"{path}: " in caplog.text
+    assert "2 left as they were for another shape (fc.weight, fc.bias)" in caplog.text
