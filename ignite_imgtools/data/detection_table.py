@@ -199,4 +199,4 @@ def clipped_corners(boxes_xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         float64 ``[N, 4]``.
     """
     corners = np.concatenate((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]), axis=1)
-    return np.clip(corners, 0, np.tile(sizes[:, ::-1], 2))
+    return np.clip(corners, 0, sizes[:, [1, 0, 1, 0]])

@@ -83,7 +83,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     part of the picture grey or shifted. ``check --decode`` finds it.
 
     Returns:
-        uint8 ``[3, H, W]``, RGB.
+        uint8 ``[3, H, W]``, RGB; in memory the three numbers of a pixel stand together, as decoders write them.
 
     Raises:
         DataError: the path is not a regular file, or the file is empty, no image, damaged, or larger than
@@ -327,7 +327,7 @@ def apply_orientation(image: Tensor, orientation: int) -> Tensor:
     if orientation >= 5:
         image = image.transpose(1, 2)
     flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
-    return image.flip(flips).contiguous() if flips else image.contiguous()
+    return image.flip(flips) if flips else image
 
 
 _HEADERS: dict[str, Callable[[_Window], Header]] = {

@@ -106,10 +106,14 @@ class DetectionTransform:
             )
 
     def _without_slivers(self, target: dict[str, Any]) -> dict[str, Any]:
-        boxes = F.clamp_bounding_boxes(target["boxes"])
-        width, height = (boxes[:, 2:] - boxes[:, :2]).as_subclass(Tensor).unbind(1)
-        kept = (width > 0) & (height > 0) & (width >= self.min_box_size) & (height >= self.min_box_size)
-        target["boxes"] = boxes
+        # Plain arithmetic, here and below: each function of v2 that is called costs as much as all of it.
+        boxes = target["boxes"]
+        height, width = boxes.canvas_size
+        corners = boxes.as_subclass(Tensor)
+        corners = torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))
+        sides = corners[:, 2:] - corners[:, :2]
+        kept = ((sides > 0) & (sides >= self.min_box_size)).all(dim=1)
+        target["boxes"] = tv_tensors.wrap(corners, like=boxes)
         if not kept.all():
             for key in _PER_OBJECT:
                 if key in target:
@@ -172,14 +176,16 @@ def detection_eval() -> DetectionTransform:
 
 def _with_tv_tensors(image: Any, target: Mapping[str, Any]) -> tuple[tv_tensors.Image, dict[str, Any]]:
     # v2 passes by what it does not recognise: plain boxes would stay where they are while the image is mirrored.
-    image = F.to_image(image)
+    image = image if type(image) is tv_tensors.Image else F.to_image(image)
     changed = dict(target)
     boxes = changed["boxes"]
     if not isinstance(boxes, tv_tensors.BoundingBoxes):
         boxes = tv_tensors.BoundingBoxes(
             boxes.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=_canvas_size(image)
         )
-    changed["boxes"] = F.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    elif boxes.format != tv_tensors.BoundingBoxFormat.XYXY:
+        boxes = F.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    changed["boxes"] = boxes
     if "masks" in changed:
         changed["masks"] = tv_tensors.Mask(changed["masks"])
     return image, changed
@@ -195,7 +201,12 @@ def _box_areas(target: dict[str, Any]) -> Tensor:
 
 
 def _mirror(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-    return F.horizontal_flip(image), {
-        key: F.horizontal_flip(value) if isinstance(value, tv_tensors.TVTensor) else value
+    mirrored = {
+        key: F.horizontal_flip(value) if isinstance(value, tv_tensors.Mask | tv_tensors.KeyPoints) else value
         for key, value in target.items()
     }
+    boxes = target["boxes"]
+    left, top, right, bottom = boxes.as_subclass(Tensor).unbind(1)
+    width = boxes.canvas_size[1]
+    mirrored["boxes"] = tv_tensors.wrap(torch.stack((width - right, top, width - left, bottom), dim=1), like=boxes)
+    return tv_tensors.wrap(image.as_subclass(Tensor).flip(-1), like=image), mirrored
