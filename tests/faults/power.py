@@ -241,7 +241,7 @@ def trace_training(*, background: bool, keep_last: int) -> Trace:
             cwd=_ROOT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         if done.returncode != 0 and re.search("ptrace|PTRACE", done.stderr):
             raise CannotMount(f"strace may not trace: {done.stderr.strip().splitlines()[0]}")

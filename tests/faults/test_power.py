@@ -49,7 +49,7 @@ def test_what_was_told_to_be_saved_survives_a_power_cut() -> None:
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     skipped = [line for line in done.stdout.splitlines() if "skipped: " in line]
