@@ -19,6 +19,8 @@ from types import FrameType
 import ignite.distributed as idist
 import torch
 
+from ignite_imgtools.distributed.attempts import new_token
+
 __all__ = ["STUCK_AFTER", "ProcessFailure", "failure_of", "watch_processes"]
 
 STUCK_AFTER = 1800.0
@@ -134,8 +136,6 @@ _watch: _Watch | None = None
 
 
 class _Watch:
-    count = 0
-
     def __init__(self, stuck_after: float):
         self.stuck_after = stuck_after
         self.process = os.getpid()
@@ -143,8 +143,8 @@ class _Watch:
         store = torch.distributed.distributed_c10d._get_default_store()
         # A connection of its own: the main thread may hold the other one while it waits.
         store = store.clone() if hasattr(store, "clone") else store
-        _Watch.count += 1  # alike on all processes; what an earlier one has told is over
-        self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/watch/{_Watch.count}", store)
+        # What an earlier one has told is over, be it of processes that a launcher has started again.
+        self._store = torch.distributed.PrefixStore(f"ignite_imgtools/watch/{new_token()}", store)
         self._main = threading.main_thread().ident
         self._ended = threading.Event()
         self._reported: tuple[BaseException, BaseException] | None = None

@@ -22,6 +22,7 @@ import torch
 from ignite.distributed.launcher import Parallel
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
+from ignite_imgtools.distributed.attempts import init_method
 from ignite_imgtools.distributed.failures import FAILURE_FILE, ProcessFailure, read_failure, watch_processes
 
 __all__ = ["launch"]
@@ -99,8 +100,11 @@ def _signals_handed_on() -> Iterator[None]:
     """Hand signals on to the processes started in here and wait for these; leave as they do where it is by a signal."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     others = set(multiprocessing.active_children())
+    got: list[int] = []
 
     def hand_on(number: int, frame: Any) -> None:
+        if number in _LEAVE_SIGNALS:
+            got.append(number)
         for process in set(multiprocessing.active_children()) - others:
             if process.pid is not None and (number not in _SAVE_SIGNALS or _catches(process.pid, number)):
                 with contextlib.suppress(ProcessLookupError):
@@ -109,14 +113,30 @@ def _signals_handed_on() -> Iterator[None]:
     saved = {n: signal.signal(n, hand_on) for n in (*_LEAVE_SIGNALS, *_SAVE_SIGNALS)} if in_main_thread else {}
     try:
         yield
-    except ProcessExitedException as error:
-        number = -error.exit_code if error.exit_code < 0 else error.exit_code - 128
-        if number in _LEAVE_SIGNALS:
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        if number := _signal_of_end(error, got):
             raise SystemExit(128 + number) from None
         raise
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
+    if got:  # some versions of torch let a process that was interrupted end with status 0
+        raise SystemExit(128 + got[0])
+
+
+def _signal_of_end(error: ProcessRaisedException | ProcessExitedException, got: list[int]) -> int:
+    """The signal that ended a process, 0 where it was another fault; ``got`` are those that were handed on to it."""
+    seen, told = _failure_from(error), read_failure(Path(os.environ[FAILURE_FILE]))
+    if isinstance(error, ProcessExitedException):
+        number = -error.exit_code if error.exit_code < 0 else error.exit_code - 128
+        if number in _LEAVE_SIGNALS:
+            return number
+        # An interrupt while modules are imported; the process prints its error itself.
+        interrupted = error.exit_code == 1 and told is None
+    else:
+        interrupted = seen.trace.endswith(KeyboardInterrupt.__name__)
+    interrupted |= told is not None and told.kind == KeyboardInterrupt.__name__
+    return got[0] if got and interrupted else 0
 
 
 def _catches(process: int, number: int) -> bool:
@@ -201,7 +221,7 @@ def launch(
             f"nproc_per_node={nproc_per_node} with a launcher that has started the processes already: leave it out"
         )
     if launched:
-        with Parallel(backend=backend or _default_backend()) as parallel:
+        with Parallel(backend or _default_backend(), init_method=init_method()) as parallel:
             parallel.run(_start_rank, function, args, stuck_after)
     elif nproc_per_node is None or nproc_per_node == 1:
         function(0, *args)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ignite.distributed as idist
 import torch
 
+from ignite_imgtools.distributed.attempts import new_token
+
 __all__ = ["StopTogether"]
 
 
@@ -17,10 +19,11 @@ class StopTogether:
     ``n``; on a GPU, where the host runs ahead of the reduction, each look waits until the device has done the step
     before.
 
-    Call :meth:`should_stop` on every process once for each optimizer step, counted alike on all of them.
+    Make it on all processes, and call :meth:`should_stop` on every one of them once for each optimizer step, counted
+    alike on all.
 
     Args:
-        name: the same on every process; another one for each loop that is to be stopped.
+        name: of the loop that is to be stopped, for those who look into the store.
     """
 
     def __init__(self, name: str = "training"):
@@ -32,7 +35,7 @@ class StopTogether:
         self._device_done: torch.cuda.Event | None = None
         if idist.get_world_size() > 1:
             store = torch.distributed.distributed_c10d._get_default_store()
-            self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/stop/{name}", store)
+            self._store = torch.distributed.PrefixStore(f"ignite_imgtools/stop/{name}/{new_token()}", store)
 
     def request(self, reason: int = 1) -> None:
         """Ask for a stop; safe in a signal handler.

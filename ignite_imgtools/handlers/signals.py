@@ -62,8 +62,6 @@ def attach_signals(
 class SignalHandlers:
     """What :func:`attach_signals` returns; its arguments are described there."""
 
-    _count = 0
-
     def __init__(
         self,
         trainer: Engine,
@@ -119,8 +117,7 @@ class SignalHandlers:
 
     def _on_started(self) -> None:
         self._take_places()
-        SignalHandlers._count += 1
-        self._stop = StopTogether(f"signals-{SignalHandlers._count}")
+        self._stop = StopTogether("signals")
         self._step = self._agreed = 0
         self._request.install()
 

@@ -108,14 +108,19 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def _start(
-    folder: Path, command: list[str], seconds: float = 0.05, nproc: int = 0, until: str = "step 2"
+    folder: Path,
+    command: list[str],
+    seconds: float = 0.05,
+    nproc: int = 0,
+    until: str = "step 2",
+    script: str = _SCRIPT,
 ) -> Iterator[Any]:
-    script = folder / "script.py"
-    script.write_text(_SCRIPT)
+    path = folder / "script.py"
+    path.write_text(script)
     environment = os.environ | {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [*command, str(script), str(folder), str(seconds), str(nproc)],
+            [*command, str(path), str(folder), str(seconds), str(nproc)],
             env=environment,
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -178,6 +183,29 @@ def test_started_processes_get_the_signal_of_their_parent(tmp_path: Path) -> Non
     assert "stopped after iteration" in (tmp_path / "stderr").read_text()
     assert "Traceback" not in (tmp_path / "stderr").read_text()
     assert _last_iteration(tmp_path) >= saved
+
+
+_NOT_YET_TRAINING = """
+import sys, time
+from ignite_imgtools.distributed import launch
+
+def main(local_rank):
+    print("step 2: of the preparations", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    launch(main, nproc_per_node=2, backend="gloo")
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_before_the_training_is_no_success(tmp_path: Path) -> None:
+    with _start(tmp_path, [sys.executable], script=_NOT_YET_TRAINING) as process:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 128 + signal.SIGINT, (tmp_path / "stderr").read_text()
+        assert _session_is_empty(process.pid, 5)
+    assert "failed first" not in (tmp_path / "stderr").read_text()
 
 
 @pytest.mark.slow
