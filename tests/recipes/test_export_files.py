@@ -52,9 +52,9 @@ def test_a_detector_as_torchscript_finds_the_same_in_images_of_any_size(tmp_path
     exported = exportable_detector(model, (48, 64))
     assert write_export(exported, "torchscript", tmp_path / "model.pt") < 1e-5
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch would rather have torch.export, which cannot do this
+        warnings.simplefilter("ignore")  # torch would rather have torch.export, which cannot do this
         loaded = torch.jit.load(str(tmp_path / "model.pt"))
-    boxes, labels, scores = loaded(torch.rand(3, 50, 40))
+        boxes, labels, scores = loaded(torch.rand(3, 50, 40))
     assert len(boxes) == len(labels) == len(scores) > 0
     assert int(labels.min()) > 0  # never the background
     with pytest.raises(ConfigError, match=r"torch\.export cannot follow a detector"):
