@@ -40,11 +40,15 @@ def init_method() -> str | None:
 
 @functools.cache
 def _register() -> None:
-    torch.distributed.register_rendezvous_handler(_SCHEME, _rendezvous)
+    from torch.distributed.rendezvous import register_rendezvous_handler  # not in every build of torch
+
+    register_rendezvous_handler(_SCHEME, _rendezvous)
 
 
 def _rendezvous(url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **options: Any) -> Iterator[tuple[Any, int, int]]:
-    store, rank, world_size = next(iter(torch.distributed.rendezvous("env://", timeout=timeout)))
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, world_size = next(iter(rendezvous("env://", timeout=timeout)))
     yield own_part(store, rank, world_size, timeout), rank, world_size
     raise RuntimeError("processes find each other once")
 
@@ -59,10 +63,10 @@ def own_part(store: Any, rank: int, world_size: int, timeout: timedelta = _DEFAU
     Raises:
         RuntimeError: a process has not come within ``timeout``.
     """
-    own = torch.distributed.PrefixStore("ignite_imgtools/start", store)
+    own = torch.distributed.distributed_c10d.PrefixStore("ignite_imgtools/start", store)
     deadline = time.monotonic() + timeout.total_seconds()
     name = _tell_name(own, world_size, deadline) if rank == 0 else _ask_for_name(own, rank, deadline)
-    return torch.distributed.PrefixStore(name, store)
+    return torch.distributed.distributed_c10d.PrefixStore(name, store)
 
 
 def _tell_name(store: Any, world_size: int, deadline: float) -> str:

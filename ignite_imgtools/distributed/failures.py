@@ -144,7 +144,7 @@ class _Watch:
         # A connection of its own: the main thread may hold the other one while it waits.
         store = store.clone() if hasattr(store, "clone") else store
         # What an earlier one has told is over, be it of processes that a launcher has started again.
-        self._store = torch.distributed.PrefixStore(f"ignite_imgtools/watch/{new_token()}", store)
+        self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/watch/{new_token()}", store)
         self._main = threading.main_thread().ident
         self._ended = threading.Event()
         self._reported: tuple[BaseException, BaseException] | None = None

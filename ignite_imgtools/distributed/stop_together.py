@@ -35,7 +35,9 @@ class StopTogether:
         self._device_done: torch.cuda.Event | None = None
         if idist.get_world_size() > 1:
             store = torch.distributed.distributed_c10d._get_default_store()
-            self._store = torch.distributed.PrefixStore(f"ignite_imgtools/stop/{name}/{new_token()}", store)
+            self._store = torch.distributed.distributed_c10d.PrefixStore(
+                f"ignite_imgtools/stop/{name}/{new_token()}", store
+            )
 
     def request(self, reason: int = 1) -> None:
         """Ask for a stop; safe in a signal handler.

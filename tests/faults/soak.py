@@ -123,8 +123,9 @@ def _roles(leader: int, parents: dict[int, int]) -> dict[int, str]:
     for parent in (leader, *sorted(pid for pid in parents if parents[pid] == leader)):
         above = "" if parent == leader else f"{roles[parent]} "
         for pid in sorted(pid for pid in parents if parents[pid] == parent and pid not in roles):
-            command = _command(pid)
-            kind = "tracker" if "resource_tracker" in command else "rank" if "spawn_main" in command else "worker"
+            command = _command(pid)  # of a forked process that of its parent
+            is_rank = parent == leader and "spawn_main" in command
+            kind = "tracker" if "resource_tracker" in command else "rank" if is_rank else "worker"
             roles[pid] = f"{above}{kind} {counts[above + kind]}"
             counts[above + kind] += 1
     return roles
