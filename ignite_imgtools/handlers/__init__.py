@@ -13,7 +13,7 @@ from ignite_imgtools.handlers.engine_handlers import attach_error_guard
 from ignite_imgtools.handlers.evaluation import attach_evaluation_summary, evaluate_on_epoch
 from ignite_imgtools.handlers.evaluation_analysis import attach_evaluation_analysis
 from ignite_imgtools.handlers.evaluation_files import attach_evaluation_files
-from ignite_imgtools.handlers.image_panels import ImagePanels, WorstImagePanels
+from ignite_imgtools.handlers.image_panels import BestImagePanels, ImagePanels, WorstImagePanels
 from ignite_imgtools.handlers.landmark_analysis import attach_landmark_analysis
 from ignite_imgtools.handlers.landmark_drawing import draw_landmarks
 from ignite_imgtools.handlers.landmark_panels import LandmarkPanels
@@ -35,6 +35,7 @@ from ignite_imgtools.handlers.tensorboard import TensorBoardWriter, attach_tenso
 from ignite_imgtools.handlers.weights import load_model
 
 __all__ = [
+    "BestImagePanels",
     "CheckpointError",
     "Checkpoints",
     "ClassPanels",

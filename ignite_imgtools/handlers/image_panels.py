@@ -25,7 +25,7 @@ from ignite_imgtools.handlers.drawing import (
 from ignite_imgtools.handlers.figures import array_to_png
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 
-__all__ = ["ImagePanels", "WorstImagePanels", "count_missed"]
+__all__ = ["BestImagePanels", "ImagePanels", "WorstImagePanels", "count_missed"]
 
 _MOST_MISSED = 1000
 _DRAWN = ("boxes", "labels", "scores", "iscrowd", "masks", "keypoints")
@@ -161,6 +161,22 @@ class WorstImagePanels(ImagePanels):
     def _truth_title(self, image_id: int, prediction: Mapping[str, Any], target: Mapping[str, Any]) -> str:
         missed = count_missed(prediction, target, self._score_threshold)
         return f"truth, image {image_id}: {missed} missed"
+
+
+class BestImagePanels(ImagePanels):
+    """Draws the images of each evaluation in which no objects were missed, or the fewest: ``plots/best.png``,
+    ``images["best"]``.
+
+    As :class:`ImagePanels` otherwise. Of images with equally many missed those with more objects are drawn, of those
+    which is a matter of their ids alone. Each prediction is looked at on the host.
+    """
+
+    name = "best"
+
+    def _key(self, image_id: int, prediction: Mapping[str, Any], target: Mapping[str, Any]) -> int:
+        missed = min(count_missed(prediction, target, self._score_threshold), _MOST_MISSED)
+        objects = min(len(target["labels"]), _MOST_MISSED)
+        return (missed << 50) + ((_MOST_MISSED - objects) << 40) + (keyed_seed(0, image_id) >> 23)
 
 
 def count_missed(

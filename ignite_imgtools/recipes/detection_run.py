@@ -254,6 +254,7 @@ class DetectionRecipe:
         )
         handlers.ImagePanels(folder, class_names).attach(evaluator)
         handlers.WorstImagePanels(folder, class_names).attach(evaluator)
+        handlers.BestImagePanels(folder, class_names).attach(evaluator)
         handlers.attach_pr_curve(folder, evaluator, coco)
         handlers.attach_evaluation_analysis(folder, trainer, evaluator, coco)
         handlers.attach_evaluation_files(folder, trainer, evaluator, coco, category_ids=data.category_ids(val_set))

@@ -15,7 +15,7 @@ from ignite.engine import Engine
 from PIL import Image
 
 from ignite_imgtools import data, engines
-from ignite_imgtools.handlers import ImagePanels, WorstImagePanels
+from ignite_imgtools.handlers import BestImagePanels, ImagePanels, WorstImagePanels
 from ignite_imgtools.handlers.drawing import class_color, prediction_picture, truth_picture
 from ignite_imgtools.handlers.image_panels import count_missed
 from tests.distributed.spawn import run_processes
@@ -190,6 +190,34 @@ def test_the_worst_images_are_those_with_most_missed() -> None:
     expected = _worst([5, 10, 15], 1)
     assert (_worst([1, 2, 5, 3, 10, 4, 6, 15, 7], 2) == expected).all()
     assert (run_processes(_worst_shard, 2, [[1, 5, 6, 10], [2, 15, 3]])[0] == expected).all()
+
+
+def _best(samples: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """The picture of an evaluation of images with an id, so many objects, and so many of those found."""
+    grid = torch.tensor([[10.0 * i, 0, 10.0 * i + 8, 8] for i in range(5)])
+    batches = []
+    for image_id, objects, _ in samples:
+        target = {"image_id": image_id, "boxes": grid[:objects], "labels": torch.ones(objects, dtype=torch.int64)}
+        batches.append(([torch.full((3, 40, 60), 20 * image_id, dtype=torch.uint8)], [target]))
+    known = {image_id: found for image_id, _, found in samples}
+
+    def step(engine: Engine, batch: Any) -> dict[str, Any]:
+        (target,) = batch[1]
+        kept = slice(0, known[target["image_id"]])
+        found = {"boxes": target["boxes"][kept], "labels": target["labels"][kept]}
+        found["scores"] = torch.full((len(found["labels"]),), 0.75)
+        return {"y_pred": [found], "y": [target], "batch_size": 1}
+
+    evaluator = Engine(step)
+    BestImagePanels(num_images=2).attach(evaluator)
+    evaluator.run(batches)
+    return evaluator.state.images["best"]
+
+
+def test_the_best_images_miss_nothing_and_have_most_objects() -> None:
+    best = [(2, 4, 4), (5, 3, 3)]
+    others = [(1, 5, 4), (3, 2, 2), (4, 0, 0), (6, 5, 0)]
+    assert (_best([*others[:2], *best, *others[2:]]) == _best(best)).all()
 
 
 def test_masks_and_keypoints_are_drawn() -> None:
