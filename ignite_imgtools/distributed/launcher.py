@@ -198,8 +198,8 @@ def launch(
     Under torchrun or SLURM the processes exist already and are joined; else ``nproc_per_node`` of them are started
     on this machine; with one process nothing is started and there is no process group.
 
-    ``torchrun --max-restarts`` starts the processes again when one has failed or was killed; they go on from the newest
-    checkpoint where it is to be resumed automatically, and read nothing that those before have left in torchrun's store.
+    ``torchrun --max-restarts`` starts the processes again when one has failed or was killed; where they resume by
+    themselves they go on from the newest checkpoint, and they read nothing that those before left in torchrun's store.
 
     While ``function`` runs, :func:`watch_processes` lets all processes end when one fails. Those started here get the
     signals SIGTERM and SIGINT that this one gets, and SIGUSR1 once they can deal with it, and this one waits for them;

@@ -48,9 +48,9 @@ def attach_signals(
     broken off, and the newest checkpoint, from before the last step (``before_evaluation`` of
     :func:`attach_checkpoints`), is what a resume goes on from; it does the last step and the evaluation again.
 
-    A launcher has its own ways. :func:`ignite_imgtools.distributed.launch` hands all three signals on and leaves with the
-    same status. ``torchrun`` hands SIGTERM and SIGINT on, and the processes end as said, but its own status is then 1; a
-    SIGUSR1 would end it, so send that to one of the processes.
+    A launcher has its own ways. :func:`ignite_imgtools.distributed.launch` hands all three signals on, and leaves with
+    the same status. ``torchrun`` hands SIGTERM and SIGINT on, and the processes end as said, but its own status is then
+    1; a SIGUSR1 would end it, so send that to one of the processes.
 
     Before leaving, handlers of ``Events.TERMINATE`` are called, to finish their files. While no run is under way, and
     in threads other than the main one, signals do what they did before.
