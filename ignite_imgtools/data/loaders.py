@@ -300,6 +300,8 @@ def _prepare_worker(worker_id: int) -> None:
     # Ctrl-C and schedulers signal all processes of a job at once. The main process may want to finish its step and
     # save, and needs a batch for that, so a worker does not go first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):  # asks the main process for a checkpoint; a worker would be ended by it
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigtimedwait"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_await_end, daemon=True).start()

@@ -294,7 +294,8 @@ class _Request:
         for request in list(cls._installed):
             signal.set_wakeup_fd(-1)
             for number, handler in request._saved.items():
-                signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else handler or signal.SIG_DFL)
+                ignored = number in (signal.SIGINT, _SAVE_SIGNAL)
+                signal.signal(number, signal.SIG_IGN if ignored else handler or signal.SIG_DFL)
             request._saved = {}
             for end in request._ends or ():
                 end.close()

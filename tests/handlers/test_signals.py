@@ -232,3 +232,18 @@ def test_an_interrupt_from_the_terminal_reaches_loader_workers_too_and_does_no_h
         assert "SIGINT: stopped after iteration" in process.output
         assert "Traceback" not in process.output
     assert _last_iteration(tmp_path) >= 2
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_request_for_a_checkpoint_reaches_loader_workers_too_and_does_no_harm(
+    tmp_path: Path, num_workers: int
+) -> None:
+    with forked(_slow, tmp_path, 0.1, num_workers, output=tmp_path / "output") as process:
+        process.wait_for_output("step 6")
+        os.killpg(process.pid, signal.SIGUSR1)
+        process.wait_for_output("step 8")
+        assert _last_iteration(tmp_path) in (6, 7)  # of itself the run takes the next one after the ninth step
+        process.wait_for_output("step 12")
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert "Traceback" not in process.output
