@@ -135,8 +135,8 @@ def _torchscript(model: Exportable, path: Path) -> Run:
     else:
         written = torch.jit.trace(model.module, model.example)
     torch.jit.save(written, str(path))
-    loaded = torch.jit.load(str(path))
-    return lambda x: _tuple(loaded(x))
+    # Run as it was compiled: this package loads no file that may hold code.
+    return lambda x: _tuple(written(x))
 
 
 def _torch_export(model: Exportable, path: Path) -> Run:

@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ignite_imgtools.distributed import is_main_process
+from ignite_imgtools.distributed import on_main_process
 from ignite_imgtools.engines import GradientUpdate
 from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
 from ignite_imgtools.handlers.run_files import write_atomically
@@ -72,8 +72,7 @@ class LrSearch:
             warnings.filterwarnings("ignore", message="Run completed without loss diverging")
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             searching.run(loader, max_epochs=math.ceil(self.iterations / len(loader)))
-        if is_main_process():
-            self._tell(finder)
+        on_main_process(lambda: self._tell(finder))
 
     def _tell(self, finder: Any) -> None:
         found = finder.get_results()
