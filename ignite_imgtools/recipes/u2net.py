@@ -21,6 +21,7 @@ from ignite_imgtools.recipes.config import (
     built_in_data,
     config_to_dict,
     launch,
+    refuse_batches_of_one,
     refused_arguments,
 )
 from ignite_imgtools.recipes.dense_prediction import predict_maps
@@ -133,6 +134,7 @@ def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None
     val_loader = _create_val_loader(config, val_set)
 
     module = create_model(config).to(device)
+    refuse_batches_of_one(module, train_loader, (config.crop_size, config.crop_size))
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
     model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
     groups = engines.parameter_groups(model, config.lr, config.weight_decay, decay_one_dimensional=config.norm_decay)

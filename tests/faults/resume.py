@@ -69,7 +69,7 @@ RECIPES: dict[str, Recipe] = {
     "deeplab_v3": Recipe("voc_segmentation", f"{_SEGMENTATION} --backbone mobilenet_v3_large"),
     "lraspp": Recipe("voc_segmentation", _SEGMENTATION),
     "unet": Recipe("drive", f"--base-channels 4 {_SEGMENTATION} --optimizer adamw --jitter 0.3"),
-    "u2net": Recipe("saliency", "--model lite --resize 40 --crop-size 32 --lr 2e-3 --warmup 3"),
+    "u2net": Recipe("saliency", "--model lite --resize 72 --crop-size 64 --lr 2e-3 --warmup 3"),
     "faster_rcnn": Recipe("coco", f"{_DETECTION} {_ANCHORS} --heads small"),
     "retinanet": Recipe("coco", f"{_DETECTION} {_ANCHORS} --fpn-channels 32 --head-norm group"),
     "mask_rcnn": Recipe("coco", f"{_DETECTION} {_ANCHORS} --heads small"),
