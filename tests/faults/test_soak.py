@@ -56,7 +56,8 @@ def test_a_slope_has_an_error() -> None:
 
 
 def test_processes_of_a_session_are_measured(tmp_path: Path) -> None:
-    script = "import os, time; files = [open('held') for _ in range(5)]; os.fork(); block = b'x' * (20 << 20); time.sleep(60)"
+    script = "import os, time; files = [open('held') for _ in range(5)]; os.fork(); block = b'x' * (20 << 20)"
+    script += "; time.sleep(60)"
     (tmp_path / "held").touch()
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, start_new_session=True)
     try:
