@@ -71,7 +71,7 @@ RECIPES: dict[str, Recipe] = {
     "unet": Recipe("drive", f"--base-channels 4 {_SEGMENTATION} --optimizer adamw --jitter 0.3"),
     "u2net": Recipe("saliency", "--model lite --resize 72 --crop-size 64 --lr 2e-3 --warmup 3"),
     "faster_rcnn": Recipe("coco", f"{_DETECTION} {_ANCHORS} --heads small"),
-    "retinanet": Recipe("coco", f"{_DETECTION} {_ANCHORS} --fpn-channels 32 --head-norm group"),
+    "retinanet": Recipe("coco", f"{_DETECTION} {_ANCHORS} --fpn-channels 32"),
     "mask_rcnn": Recipe("coco", f"{_DETECTION} {_ANCHORS} --heads small"),
     "coco_detection": Recipe(
         "coco", f"{_DETECTION} --backbone mobilenet_v3_large --fpn True --channels 32 --schedule cosine"

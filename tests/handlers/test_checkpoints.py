@@ -564,9 +564,11 @@ def test_logs_are_on_disk_before_the_checkpoint_of_their_steps(tmp_path: Path, m
     MetricLogger(tmp_path, console=False).attach(toy.trainer, every=2)
     toy.attach(tmp_path, background=True)
     toy.run(2)
-    # The epoch has five steps, and a line at its end.
-    expected = [(4, 4), (5, 5), (9, 9), (10, 10)]
-    assert calls == [call for logs, saved in expected for call in (f"logs {logs}", f"checkpoint {saved}")]
+    # The epoch has five steps, and a line at its end. The writer may be behind: then later lines are there too.
+    logs, saved = ([int(call.split()[1]) for call in calls[first::2]] for first in (0, 1))
+    assert [call.split()[0] for call in calls] == ["logs", "checkpoint"] * (len(calls) // 2)
+    assert saved[-1] == 10
+    assert all(line >= iteration for line, iteration in zip(logs, saved, strict=True))
 
 
 def test_never_starts_anew_and_keeps_the_old_files(tmp_path: Path) -> None:
