@@ -56,6 +56,7 @@ __all__ = [
     "images_to_device",
     "one_line",
     "register_resumable",
+    "register_trainer_events",
     "resumables",
     "targets_to_device",
 ]
@@ -172,6 +173,14 @@ class LoggedMetrics(TypedDict):
     metrics: dict[str, float]
     time: float
     data_time: float
+
+
+def register_trainer_events(engine: Engine) -> None:
+    """Let ``engine`` fire :class:`TrainerEvents`; done twice, the second time nothing happens.
+
+    They count in iterations, so that ignite's loggers can be attached to them, with the iteration as their step.
+    """
+    engine.register_events(*TrainerEvents, event_to_attr=dict.fromkeys(TrainerEvents, "iteration"))
 
 
 def register_resumable(engine: Engine, name: str, resumable: Any) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from ignite_imgtools.distributed import broadcast_buffers, unwrap_model
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
-from ignite_imgtools.formats import TrainerEvents, register_resumable, resumables
+from ignite_imgtools.formats import register_resumable, register_trainer_events, resumables
 
 __all__ = ["create_evaluator", "create_trainer", "evaluation_mode", "model_device"]
 
@@ -50,7 +50,7 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
     :class:`~ignite_imgtools.formats.TrainerEvents`.
     """
     trainer = _Trainer(step)
-    trainer.register_events(*TrainerEvents)
+    register_trainer_events(trainer)
     if update is not None:
         register_resumable(trainer, "update", update)
     # The first handler of STARTED: a later one resumes, and the sampler must be there to be resumed.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
-from ignite_imgtools.formats import LoggedMetrics, TrainerEvents
+from ignite_imgtools.formats import LoggedMetrics, TrainerEvents, register_trainer_events
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
 from ignite_imgtools.handlers.run_files import WriteGuard, read_metrics, write_atomically
@@ -52,7 +52,7 @@ def attach_curves(output_dir: str | Path, trainer: Engine, *, metrics: Sequence[
         An object whose ``remove()`` or ``detach()`` ends this.
     """
     curves = _Curves(Path(output_dir), metrics)
-    trainer.register_events(*TrainerEvents)
+    register_trainer_events(trainer)
     attachments = Attachments()
     if is_main_process():
         attachments.add(trainer, Events.STARTED, curves.started)

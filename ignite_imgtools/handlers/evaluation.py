@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from ignite_imgtools.distributed import is_main_process
-from ignite_imgtools.formats import TrainerEvents
+from ignite_imgtools.formats import TrainerEvents, register_trainer_events
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.console import Console
 from ignite_imgtools.progress import Wait
@@ -40,7 +40,7 @@ def evaluate_on_epoch(
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
-    trainer.register_events(*TrainerEvents)
+    register_trainer_events(trainer)
     waits = _attach_wait(evaluator)
     evaluated_after: int | None = None
 

@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
-from ignite_imgtools.formats import TrainerEvents, register_resumable, resumables
+from ignite_imgtools.formats import TrainerEvents, register_resumable, register_trainer_events, resumables
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.console import Console
 from ignite_imgtools.handlers.run_files import MetricsFile, WriteGuard, append_text
@@ -79,7 +79,7 @@ class MetricLogger:
         register_resumable(trainer, _RESUMABLE, self._meters)
         self._trainer = trainer
         self._console = Console(**self._console_options) if is_main_process() else None
-        trainer.register_events(*TrainerEvents)
+        register_trainer_events(trainer)
         state: Any = trainer.state
         state.log_every = every
         self._attachments.add(trainer, Events.STARTED, self._started)

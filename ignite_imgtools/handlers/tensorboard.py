@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
-from ignite_imgtools.formats import LoggedMetrics, TrainerEvents
+from ignite_imgtools.formats import LoggedMetrics, TrainerEvents, register_trainer_events
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.evaluation import flat_metrics
 from ignite_imgtools.handlers.event_file import EventFile
@@ -72,7 +72,7 @@ class TensorBoardWriter:
 
     def attach(self, trainer: Engine, evaluators: Mapping[str, Engine]) -> None:
         """Listen to ``trainer`` and, by name, to ``evaluators``."""
-        trainer.register_events(*TrainerEvents)
+        register_trainer_events(trainer)
         self._attachments.add(trainer, Events.STARTED, self._started)
         self._attachments.add(trainer, Events.EPOCH_STARTED, self._epoch_started)
         self._attachments.add(trainer, TrainerEvents.METRICS_LOGGED, self._logged)
