@@ -315,14 +315,16 @@ def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     if not _RESERVED.isdisjoint(terms):
         raise ValueError(f"a loss term must not be called {sorted(_RESERVED.intersection(terms))}: rename it")
     values = list(terms.values())
-    if not values or not all(isinstance(value, Tensor) for value in values):
-        raise ValueError(f"forward must return loss terms, got {terms!r}")
-    first = values[0]
-    if any(value.ndim or value.dtype != first.dtype or value.device != first.device for value in values):
+    try:
+        # One operation for all of them, forward, backward and to detach, instead of one for each.
+        stacked = torch.stack(values)
+    except (TypeError, RuntimeError):
+        stacked = None
+    if stacked is None or stacked.ndim != 1:
+        if not values or not all(isinstance(value, Tensor) for value in values):
+            raise ValueError(f"forward must return loss terms, got {terms!r}")
         loss = functools.reduce(operator.add, values)
         return loss, None, {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
-    # One operation for all of them, forward, backward and to detach, instead of one for each.
-    stacked = torch.stack(values)
     detached = stacked.detach()
     output = {"loss": detached.sum(), **dict(zip(terms, detached.unbind(), strict=True))}
     return stacked, _ones(len(values), stacked.dtype, stacked.device), output
