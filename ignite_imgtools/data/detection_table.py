@@ -158,7 +158,7 @@ class DetectionTable:
         """
         rows = self.objects(index, crowd)
         height, width = self.image_size(index)
-        boxes = boxes_xywh_to_clipped_xyxy(self.boxes_xywh[rows], np.array([[height, width]]))
+        boxes = boxes_xywh_to_clipped_xyxy(self.boxes_xywh[rows], self.sizes[index : index + 1])
         target: dict[str, Any] = {
             "boxes": tv_tensors.BoundingBoxes(
                 torch.from_numpy(boxes), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
@@ -198,5 +198,6 @@ def clipped_corners(boxes_xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     Returns:
         float64 ``[N, 4]``.
     """
-    corners = np.concatenate((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]), axis=1)
-    return np.clip(corners, 0, sizes[:, [1, 0, 1, 0]])
+    corners = boxes_xywh.copy()
+    corners[:, 2:] += corners[:, :2]
+    return np.clip(corners, 0, sizes[:, [1, 0, 1, 0]], out=corners)

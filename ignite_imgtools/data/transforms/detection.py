@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -106,15 +107,17 @@ class DetectionTransform:
             )
 
     def _without_slivers(self, target: dict[str, Any]) -> dict[str, Any]:
-        # Plain arithmetic, here and below: each function of v2 that is called costs as much as all of it.
+        # Arithmetic of NumPy, here and below: for a few boxes an operation of torch costs five times as much, and a
+        # function of v2 as much as all of it.
         boxes = target["boxes"]
         height, width = boxes.canvas_size
-        corners = boxes.as_subclass(Tensor)
-        corners = torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))
-        sides = corners[:, 2:] - corners[:, :2]
-        kept = ((sides > 0) & (sides >= self.min_box_size)).all(dim=1)
-        target["boxes"] = tv_tensors.wrap(corners, like=boxes)
-        if not kept.all():
+        corners = boxes.numpy(force=True)
+        clipped = np.clip(corners, 0, np.array((width, height, width, height), corners.dtype))
+        sides = clipped[:, 2:] - clipped[:, :2]
+        slivers = (sides <= 0) | (sides < self.min_box_size)
+        target["boxes"] = _boxes_like(boxes, clipped)
+        if slivers.any():
+            kept = torch.from_numpy(~slivers.any(axis=1)).to(boxes.device)
             for key in _PER_OBJECT:
                 if key in target:
                     value = target[key]
@@ -206,7 +209,12 @@ def _mirror(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, An
         for key, value in target.items()
     }
     boxes = target["boxes"]
-    left, top, right, bottom = boxes.as_subclass(Tensor).unbind(1)
-    width = boxes.canvas_size[1]
-    mirrored["boxes"] = tv_tensors.wrap(torch.stack((width - right, top, width - left, bottom), dim=1), like=boxes)
+    corners = boxes.numpy(force=True)
+    turned = corners.copy()
+    turned[:, 0], turned[:, 2] = boxes.canvas_size[1] - corners[:, 2], boxes.canvas_size[1] - corners[:, 0]
+    mirrored["boxes"] = _boxes_like(boxes, turned)
     return tv_tensors.wrap(image.as_subclass(Tensor).flip(-1), like=image), mirrored
+
+
+def _boxes_like(boxes: tv_tensors.BoundingBoxes, corners: np.ndarray) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.wrap(torch.from_numpy(corners).to(boxes.device), like=boxes)
