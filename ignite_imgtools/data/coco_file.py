@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from ignite_imgtools.formats import one_line
 from ignite_imgtools.progress import say
@@ -87,7 +88,7 @@ class _CocoReader:
         if megabytes > _LARGE:
             say(one_line(f"reading {self.file}, {megabytes:.0f} MB"))
         try:
-            content = json.loads(Path(self.file).read_bytes().decode("utf-8"))
+            content = _parse(Path(self.file).read_bytes())
         except UnicodeDecodeError as error:
             self._fault("", "encoding", "UTF-8", f"byte {error.start} that is not", "save it as UTF-8", fatal=True)
         except RecursionError:
@@ -206,6 +207,14 @@ class _CocoReader:
             segmentations=None if segmentations is None else segmentations.take(order),
             keypoints=None if keypoints is None else keypoints[order],
         )
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # What Python's parser takes beside json (NaN, lone surrogates), and its own errors, are faults with names.
+        return json.loads(content.decode("utf-8"))
 
 
 @contextmanager

@@ -13,7 +13,13 @@ import numpy as np
 
 from .detection_table import Category, boxes_xywh_to_clipped_xyxy
 from .faults import REACH, shown
-from .segmentations import LONGEST_OUTLINE, BadSegmentation, SegmentationBuilder, Segmentations
+from .segmentations import (
+    LONGEST_OUTLINE,
+    BadSegmentation,
+    SegmentationBuilder,
+    Segmentations,
+    well_formed_segmentations,
+)
 
 __all__ = ["ObjectColumns", "as_int", "came_of"]
 
@@ -58,7 +64,13 @@ class ObjectColumns:
 
     def _integers(self, key: str, default: Any = None) -> np.ndarray:
         """A column of integers; an annotation without one is refused and gets 0."""
-        values = [as_int(row.get(key, default)) for row in self.rows]
+        entries = [row.get(key, default) for row in self.rows]
+        if set(map(type, entries)) == {int}:
+            with suppress(OverflowError):
+                column = np.array(entries, np.int64)
+                if np.abs(column).max() < _MAX_ID:
+                    return column
+        values = [as_int(entry) for entry in entries]
         missing = np.fromiter((value is None for value in values), bool, len(values))
         self._refuse(missing, key, "an integer", lambda number: came_of(self.rows[number], key))
         return np.fromiter((value or 0 for value in values), np.int64, len(values))
@@ -84,20 +96,21 @@ class ObjectColumns:
             sizes: of these, height and width.
         """
         ids = self._integers("image_id")
-        unknown = ~np.isin(ids, listed_ids)
+        unknown = listed_ids[_places(listed_ids, ids)] != ids
         self._refuse(unknown, "image_id", "the id of an image in the file", lambda number: str(ids[number]))
+        self.image = _places(image_ids, ids)
         # The fault of an image that cannot be used has been noted: its annotations go without one.
-        self.good &= np.isin(ids, image_ids)
-        self.image = np.clip(np.searchsorted(image_ids, ids), 0, len(image_ids) - 1)
+        self.good &= image_ids[self.image] == ids
         self.sizes = sizes[self.image]
 
     def find_labels(self, category_ids: np.ndarray) -> np.ndarray:
         """Labels, from 1 in the order of the category ids, which are sorted."""
         ids = self._integers("category_id")
         known = ", ".join(map(str, category_ids[:8])) + (", ..." if len(category_ids) > 8 else "")
-        unknown = ~np.isin(ids, category_ids)
+        places = _places(category_ids, ids)
+        unknown = category_ids[places] != ids
         self._refuse(unknown, "category_id", f"a category of the file ({known})", lambda number: str(ids[number]))
-        return np.searchsorted(category_ids, ids) + 1
+        return places + 1
 
     def boxes(self) -> np.ndarray:
         """``[A, 4]`` xywh as the file has them."""
@@ -129,22 +142,33 @@ class ObjectColumns:
         """Polygons and run lengths, or ``None`` where no annotation has any."""
         if not any(row.get("segmentation") for row in self.rows):
             return None
+        found = [
+            row.get("segmentation") if good else None for row, good in zip(self.rows, self.good.tolist(), strict=True)
+        ]
+        sizes = self.sizes.tolist()
+        segmentations = well_formed_segmentations(found, sizes)
+        if segmentations is None:
+            segmentations = self._checked_segmentations(found, sizes)
+        # Written so that NaN is refused too. To raster a polygon costs memory by its length, in the image or not.
+        reach = segmentations.reach()
+        far = ~(reach <= self._reach())
+        self._refuse(far, "segmentation", "finite points near the image", lambda _: "points far away or not finite")
+        expected = f"outlines of at most {LONGEST_OUTLINE:,} pixels"
+        self._refuse(segmentations.endless(reach), "segmentation", expected, lambda _: "a longer one")
+        return segmentations
+
+    def _checked_segmentations(self, found: list[Any], sizes: list[list[int]]) -> Segmentations:
+        """One after the other, those that are malformed refused."""
         builder, faults = SegmentationBuilder(), dict[int, BadSegmentation]()
-        for number, (row, (height, width)) in enumerate(zip(self.rows, self.sizes.tolist(), strict=True)):
+        for number, (segmentation, (height, width)) in enumerate(zip(found, sizes, strict=True)):
             try:
-                builder.add(row.get("segmentation") if self.good[number] else None, height, width)
+                builder.add(segmentation, height, width)
             except BadSegmentation as fault:
                 faults[number] = fault
                 builder.add(None, height, width)
         bad = np.isin(np.arange(len(self.rows)), list(faults))
         self._refuse(bad, "segmentation", lambda number: faults[number].args[0], lambda number: faults[number].args[1])
-        segmentations = builder.build()
-        # Written so that NaN is refused too. To raster a polygon costs memory by its length, in the image or not.
-        far = ~(segmentations.reach() <= self._reach())
-        self._refuse(far, "segmentation", "finite points near the image", lambda _: "points far away or not finite")
-        expected = f"outlines of at most {LONGEST_OUTLINE:,} pixels"
-        self._refuse(segmentations.endless(), "segmentation", expected, lambda _: "a longer one")
-        return segmentations
+        return builder.build()
 
     def keypoints(self, categories: tuple[Category, ...]) -> np.ndarray | None:
         """``[A, K, 3]``, or ``None`` where no annotation has keypoints."""
@@ -177,6 +201,11 @@ class ObjectColumns:
         return areas
 
 
+def _places(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Where each value stands in ``known``, which is sorted and not empty; anywhere if it does not."""
+    return np.minimum(np.searchsorted(known, values), len(known) - 1)
+
+
 def as_int(value: Any) -> int | None:
     """An integer, also one written as 3.0; ``None`` for anything else, and for what no id of ours can be."""
     if type(value) is float and value.is_integer():
@@ -189,7 +218,7 @@ def _numbers(rows: list[Any], count: int) -> np.ndarray:
     values = array("d")
     try:
         if all(type(row) is list and len(row) == count for row in rows):
-            values.extend(chain.from_iterable(rows))
+            values.fromlist(list(chain.from_iterable(rows)))
             return np.array(values, np.float64).reshape(-1, count)
     except (TypeError, OverflowError):
         pass  # one of them is not a number: look at each row

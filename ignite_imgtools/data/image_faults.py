@@ -18,6 +18,7 @@ from ignite_imgtools.progress import tick
 
 from .faults import Fault, fault_of_error
 from .images import MAX_PIXELS, image_size, read_image, resolve_inside
+from .quick_look import complete_jpeg_size
 
 __all__ = ["examine_image", "images_decoded", "linked_folders"]
 
@@ -67,6 +68,10 @@ def examine_image(
         ``(height, width)`` of the image, or ``None`` where it has none, and the fault, if there is one.
     """
     tick()
+    if not _decoding.get() and not is_mask:
+        quick = complete_jpeg_size(os.fspath(folder), name)
+        if quick is not None and noted_size in (None, quick):
+            return quick, None
     try:
         path = resolve_inside(folder, name)
     except DataError as error:

@@ -13,6 +13,8 @@ import numpy as np
 
 __all__ = ["Ragged", "pack_bytes", "starts_of"]
 
+_PIECE = 16_384
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
@@ -36,7 +38,14 @@ class Ragged:
         """The rows of these indices, in this order."""
         first, lengths = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
         starts = starts_of(lengths)
-        return Ragged(self.values[np.repeat(first - starts[:-1], lengths) + np.arange(starts[-1])], starts)
+        values = np.empty(starts[-1], self.values.dtype)
+        # In pieces, whose indices fit into the processor's cache: in one go they are a multiple of the values.
+        for begin in range(0, len(rows), _PIECE):
+            piece = slice(begin, begin + _PIECE)
+            low, high = starts[begin], starts[min(begin + _PIECE, len(rows))]
+            shift = np.repeat(first[piece] - starts[:-1][piece], lengths[piece])
+            values[low:high] = self.values[shift + np.arange(low, high)]
+        return Ragged(values, starts)
 
 
 def starts_of(lengths: np.ndarray) -> np.ndarray:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from .ragged import Ragged, pack_bytes
+from .ragged import Ragged, pack_bytes, starts_of
 
-__all__ = ["LONGEST_OUTLINE", "BadSegmentation", "SegmentationBuilder", "Segmentations", "rle_counts"]
+__all__ = [
+    "LONGEST_OUTLINE",
+    "BadSegmentation",
+    "SegmentationBuilder",
+    "Segmentations",
+    "rle_counts",
+    "well_formed_segmentations",
+]
 
 LONGEST_OUTLINE = 2_000_000
 """Largest sum of the edges of a polygon, each by its larger side, in pixels."""
@@ -74,11 +82,14 @@ class Segmentations:
         reach = np.zeros(len(self))
         filled = value_starts[1:] > value_starts[:-1]
         if filled.any():
-            reach[filled] = np.maximum.reduceat(np.abs(self.polygons.values), value_starts[:-1][filled])
+            starts = value_starts[:-1][filled]
+            highest, lowest = (ufunc.reduceat(self.polygons.values, starts) for ufunc in (np.maximum, np.minimum))
+            reach[filled] = np.maximum(highest, -lowest)
         return reach
 
-    def endless(self) -> np.ndarray:
-        """Whether an outline of each object is longer than any of an image is: bool ``[N]``.
+    def endless(self, reach: np.ndarray) -> np.ndarray:
+        """Whether an outline of each object is longer than any of an image is: bool ``[N]``; ``reach`` is that of
+        :meth:`reach`.
 
         To raster one takes memory by its length, which pycocotools counts in 32 bits: beyond, it takes too little.
         """
@@ -86,12 +97,40 @@ class Segmentations:
         endless = np.zeros(len(self), dtype=bool)
         with np.errstate(over="ignore", invalid="ignore"):
             # No edge is longer than twice the reach: that clears nearly all of them.
-            longest = np.diff(self.polygons.starts) * self.reach()[owners]
+            longest = np.diff(self.polygons.starts) * reach[owners]
             for row in np.flatnonzero(longest > LONGEST_OUTLINE).tolist():
                 points = self.polygons[row].reshape(-1, 2)
                 length = np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum()
                 endless[owners[row]] |= not length <= LONGEST_OUTLINE
         return endless
+
+
+def well_formed_segmentations(found: list[Any], sizes: list[list[int]]) -> Segmentations | None:
+    """What :class:`SegmentationBuilder` makes of them, in a fraction of the time; ``None`` where any is malformed.
+
+    Args:
+        found: segmentations as they stand in a COCO file, one for each object.
+        sizes: height and width of the image of each.
+    """
+    polygons = list(chain.from_iterable(entry for entry in found if type(entry) is list))
+    if not all(type(polygon) is list for polygon in polygons):
+        return None
+    lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
+    if (lengths < 6).any() or (lengths % 2).any():
+        return None
+    values = array("d")
+    try:
+        for polygon in polygons:
+            values.fromlist(polygon)  # twice as fast as extend
+        counts = [
+            b"" if not entry or type(entry) is list else _compressed(entry, *size)
+            for entry, size in zip(found, sizes, strict=True)
+        ]
+    except (TypeError, OverflowError, BadSegmentation):
+        return None
+    owned = np.fromiter((len(entry) if type(entry) is list else 0 for entry in found), np.int64, len(found))
+    flat = Ragged(np.frombuffer(values, np.float64), starts_of(lengths))
+    return Segmentations(flat, starts_of(owned), pack_bytes(counts))
 
 
 class SegmentationBuilder:

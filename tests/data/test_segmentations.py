@@ -8,7 +8,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as mask_utils
 
 from ignite_imgtools.data.ragged import Ragged, pack_bytes
-from ignite_imgtools.data.segmentations import BadSegmentation, SegmentationBuilder, rle_counts
+from ignite_imgtools.data.segmentations import (
+    BadSegmentation,
+    SegmentationBuilder,
+    rle_counts,
+    well_formed_segmentations,
+)
 
 
 @settings(deadline=None)
@@ -64,3 +69,33 @@ def test_ragged_rows():
     assert [taken[index].tobytes() for index in range(4)] == [b"de", b"", b"de", b"abc"]
     assert len(rows.take(np.array([], dtype=np.int64))) == 0
     assert len(Ragged(np.zeros(0), np.zeros(1, np.int64))) == 0
+
+
+def test_all_at_once_equals_one_after_the_other():
+    runs = {"size": [4, 5], "counts": [3, 2, 15]}
+    found = [[[0, 0, 4, 0, 4, 3.5]], None, runs, [], [[1, 1, 2, 1, 2, 2], [0, 0, 1, 0, 1, 1, 0, 1]]]
+    builder = SegmentationBuilder()
+    for segmentation in found:
+        builder.add(segmentation, 4, 5)
+    expected, got = builder.build(), well_formed_segmentations(found, [[4, 5]] * len(found))
+    assert got is not None
+    for mine, theirs in [
+        (got.polygons.values, expected.polygons.values),
+        (got.polygons.starts, expected.polygons.starts),
+        (got.polygon_starts, expected.polygon_starts),
+        (got.rle.values, expected.rle.values),
+        (got.rle.starts, expected.rle.starts),
+    ]:
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [[[0, 0, 1, 1]], [[0, 0, 1, 1, 2]], [[0, 0, 1, "1", 2, 2]], [[0, 0, 1, None, 2, 2]], [3], "x", {"counts": [1]}],
+    ids=str,
+)
+def test_all_at_once_leaves_what_is_malformed_to_the_other_way(bad):
+    assert well_formed_segmentations([[[0, 0, 4, 0, 4, 3]], bad], [[4, 5]] * 2) is None
+    with pytest.raises(BadSegmentation):
+        SegmentationBuilder().add(bad, 4, 5)
