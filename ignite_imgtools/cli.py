@@ -44,6 +44,7 @@ _COMMANDS = {
     "evaluate": "evaluate a checkpoint: evaluate RECIPE --checkpoint PATH [OPTIONS]",
     "predict": "draw and write predictions: predict RECIPE --checkpoint PATH IMAGE... [OPTIONS]",
     "find-lr": "suggest a learning rate: find-lr RECIPE [OPTIONS]",
+    "import": "take over a checkpoint of another program: import RECIPE FILE --data DIR [OPTIONS]",
     "export": "write a model for other programs: export RECIPE --checkpoint PATH --to FORMAT OUT",
     "report": "write the report of a run: report RUN",
     "compare": "curves and numbers of several runs: compare RUN RUN...",
@@ -218,6 +219,7 @@ def _dispatch(args: list[str]) -> int:
         "evaluate": _evaluate,
         "predict": _predict,
         "find-lr": _find_lr,
+        "import": _import,
         "export": _export,
         "report": partial(_run_command, "report"),
         "compare": partial(_run_command, "compare"),
@@ -323,6 +325,16 @@ def _find_lr(args: list[str]) -> int:
     recipe = load_recipe(name)
     parsed = _parse(find_lr.arguments(recipe.Config), args[1:], f"find-lr {name}", find_lr.DESCRIPTION)
     find_lr.run(recipe, name, parsed)
+    return 0
+
+
+def _import(args: list[str]) -> int:
+    from ignite_imgtools.commands import import_weights
+
+    name = _recipe_name("import", args)
+    recipe = load_recipe(name)
+    kind = import_weights.arguments(recipe.Config)
+    print(import_weights.run(recipe, name, _parse(kind, args[1:], f"import {name}", import_weights.DESCRIPTION)))
     return 0
 
 
@@ -458,14 +470,14 @@ def _completion_parser() -> argparse.ArgumentParser:
     # tyro's own completion knows one command at a time; shtab needs no more than the names of all the options.
     import shtab
 
-    from ignite_imgtools.commands import export, find_lr
+    from ignite_imgtools.commands import export, find_lr, import_weights
     from ignite_imgtools.data import check
     from ignite_imgtools.data.make_data import FORMATS
 
     parser = argparse.ArgumentParser(_PROG)
     commands = parser.add_subparsers()
     parsers = {name: commands.add_parser(name, help=what.split(":")[0]) for name, what in _COMMANDS.items()}
-    for command in ("train", "evaluate", "predict", "find-lr", "export"):
+    for command in ("train", "evaluate", "predict", "find-lr", "import", "export"):
         recipes = parsers[command].add_subparsers()
         for name, what in RECIPES.items():
             options = recipes.add_parser(name, help=what)
@@ -478,6 +490,9 @@ def _completion_parser() -> argparse.ArgumentParser:
             _add_options(options, load_recipe(name).Config)
             if command == "find-lr":
                 _add_options(options, find_lr.Search)
+            if command == "import":
+                options.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
+                _add_options(options, import_weights.Source)
             if command == "evaluate":
                 options.add_argument("--checkpoint").complete = shtab.FILE  # type: ignore[attr-defined]
                 options.add_argument("--plots").complete = shtab.DIRECTORY  # type: ignore[attr-defined]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ __all__ = ["LoadedWeights", "load_weights", "read_weights"]
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
+_AVERAGED = "n_averaged"  # how many weights torch's AveragedModel has averaged
+
+# What :func:`watch_loading` is told.
+_watching: ContextVar[tuple[str | None, list[LoadedWeights] | None]] = ContextVar("watching", default=(None, None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +103,19 @@ def load_weights(
     if not any(own[name].is_floating_point() for name in loaded):
         raise ValueError(f"no weights fit the model. {report}")
     logging.getLogger(__name__).info("%s", report)
+    if (reports := _watching.get()[1]) is not None:
+        reports.append(report)
     return report
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignCheckpoint:
+    """Weights in a file that any program has written, and the names of what lies beside them."""
+
+    weights: dict[str, Tensor]
+    where: str
+    """In the file, as words to put behind its name."""
+    left: tuple[str, ...]
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -105,6 +123,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Names lose the ``module.`` and ``_orig_mod.`` of wrappers. No code in the file is executed. Checkpoints of the
     widely copied training scripts and of torchvision's references, with an ``argparse.Namespace`` in them, are read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else; names the file.
+    """
+    return read_checkpoint(path, _watching.get()[0]).weights
+
+
+def read_checkpoint(path: str | Path, key: str | None = None) -> ForeignCheckpoint:
+    """The same, with what else the file holds.
+
+    Args:
+        key: of the weights in it, such as ``"model_ema"``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -125,7 +156,28 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"weights {path}: not a file of weights that can be read safely ({reason})") from error
-    return _without_wrappers(_find_state(content, str(path)))
+    key = _find_key(content, str(path), key)
+    if key is None:
+        return ForeignCheckpoint(_without_wrappers(_tensors(content, str(path))), "", ())
+    epoch = content.get("epoch")
+    where = f", {key!r}" + (f" after epoch {epoch}" if isinstance(epoch, int) else "")
+    left = tuple(str(name) for name in content if name not in (key, "epoch"))
+    return ForeignCheckpoint(_without_wrappers(_tensors(content[key], str(path))), where, left)
+
+
+@contextlib.contextmanager
+def watch_loading(key: str | None = None) -> Iterator[list[LoadedWeights]]:
+    """Get to know what :func:`load_weights` loads meanwhile, whoever calls it.
+
+    Args:
+        key: of the weights in files that hold more than those.
+    """
+    reports: list[LoadedWeights] = []
+    token = _watching.set((key, reports))
+    try:
+        yield reports
+    finally:
+        _watching.reset(token)
 
 
 def default_weights(enum_member: Any) -> dict[str, Tensor]:
@@ -173,11 +225,16 @@ def load_detector_weights(
         load_weights(model, backbone(), prefixes=("backbone.body.",))
 
 
-def _find_state(content: Any, where: str) -> dict[str, Tensor]:
-    for key in _CHECKPOINT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+def _find_key(content: Any, where: str, key: str | None) -> str | None:
+    if not isinstance(content, Mapping):
+        return None
+    if key is not None and not isinstance(content.get(key), Mapping):
+        found = ", ".join(str(name) for name, value in content.items() if isinstance(value, Mapping))
+        raise ValueError(f"weights {where}: no weights under {key!r}; there may be some under: {found or 'nothing'}")
+    return key or next((name for name in _CHECKPOINT_KEYS if isinstance(content.get(name), Mapping)), None)
+
+
+def _tensors(content: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         found = sorted(map(str, content))[:5] if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"weights {where}: expected a state dict or a checkpoint with 'model', found {found}")
@@ -185,6 +242,8 @@ def _find_state(content: Any, where: str) -> dict[str, Tensor]:
 
 
 def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith("module.") for name in state if name != _AVERAGED):
+        state.pop(_AVERAGED, None)
     while True:
         for wrapper in _WRAPPERS:
             if all(name.startswith(wrapper) for name in state):

@@ -1,8 +1,8 @@
 """Ready recipes: one flat file each, to run as it is or to read as an example.
 
 A recipe module has a frozen dataclass ``Config`` and four functions: ``train(config)``, which with a second argument
-searches for a learning rate instead, ``evaluate(config, checkpoint)``, ``predict(checkpoint, images, ...)`` and
-``exportable(checkpoint, size)``.
+does something else with all that it has made, such as to search for a learning rate,
+``evaluate(config, checkpoint)``, ``predict(checkpoint, images, ...)`` and ``exportable(checkpoint, size)``.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from ignite_imgtools.recipes.config import (
     refused_arguments,
 )
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
+from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.landmark_prediction import predict_landmarks
-from ignite_imgtools.recipes.lr_search import LrSearch
 from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
@@ -133,10 +133,10 @@ class Config(RunConfig):
             raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
 
 
-def train(config: Config, search: LrSearch | None = None) -> None:
+def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    launch(filled, _train, search)
+    launch(filled, _train, instead)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
@@ -171,7 +171,7 @@ def predict(
     predict_landmarks(predictor, cut_out, images, output_dir, boxes)
 
 
-def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
+def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -216,10 +216,10 @@ def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None
     trainer = engines.create_landmark_trainer(
         model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
     )
-    if search is not None:
-        return search.run(trainer, train_loader, model, update)
-    evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
     register_resumable(trainer, "recipe", RecipeRecord(_NAME, config, [], {"num_points": num_points}))
+    if instead is not None:
+        return instead.run(trainer, train_loader, model, update)
+    evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
     handlers.evaluate_on_epoch(trainer, evaluator, _create_val_loader(config, val_set), every=config.eval_every)
     checkpoints = handlers.attach_checkpoints(

@@ -19,7 +19,7 @@ from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict, launch, refused_arguments
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.exportable import Exportable, exportable_detector
-from ignite_imgtools.recipes.lr_search import LrSearch
+from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["DetectionConfig", "DetectionRecipe"]
@@ -108,12 +108,12 @@ class DetectionRecipe:
     prepare_model: Callable[[Any, nn.Module, Any], None] | None = None
     attach: Callable[[Any, Engine, nn.Module], None] | None = None
 
-    def train(self, config: DetectionConfig, search: LrSearch | None = None) -> None:
+    def train(self, config: DetectionConfig, instead: Instead | None = None) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
         filled = config.filled(self.name)
-        launch(filled, self._train, search)
+        launch(filled, self._train, instead)
 
-    def _train(self, local_rank: int, config: Any, search: LrSearch | None = None) -> None:
+    def _train(self, local_rank: int, config: Any, instead: Instead | None = None) -> None:
         handlers.show_messages()
         device = config.torch_device(local_rank)
         folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -154,10 +154,10 @@ class DetectionRecipe:
         trainer = engines.create_detection_trainer(model, update, seed=config.seed)
         if self.attach is not None:
             self.attach(config, trainer, module)
-        if search is not None:
-            return search.run(trainer, train_loader, model, update)
-        evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
+        if instead is not None:
+            return instead.run(trainer, train_loader, model, update)
+        evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
         handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
         checkpoints = handlers.attach_checkpoints(

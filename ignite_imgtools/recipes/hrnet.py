@@ -24,7 +24,7 @@ from ignite_imgtools.recipes.config import (
     refused_arguments,
 )
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
-from ignite_imgtools.recipes.lr_search import LrSearch
+from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.pose_prediction import predict_poses
 from ignite_imgtools.recipes.pose_run import KeypointSet
 from ignite_imgtools.recipes.records import RecipeRecord
@@ -158,10 +158,10 @@ class Config(RunConfig):
             raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
 
 
-def train(config: Config, search: LrSearch | None = None) -> None:
+def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     filled = config.filled()
-    launch(filled, _train, search)
+    launch(filled, _train, instead)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
@@ -206,7 +206,7 @@ def predict(
     )
 
 
-def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
+def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -241,11 +241,11 @@ def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None
     trainer = engines.create_pose_trainer(
         model, update, loss_fn.to(device), sigma=config.sigma, seed=config.seed, device=device
     )
-    if search is not None:
-        return search.run(trainer, train_loader, model, update)
-    evaluator = _create_evaluator(config, model, val_set, keypoints, folder, trainer, ema)
     names = data.class_names(train_set.dataset)
     register_resumable(trainer, "recipe", RecipeRecord(_NAME, config, names, keypoints.to_dict()))
+    if instead is not None:
+        return instead.run(trainer, train_loader, model, update)
+    evaluator = _create_evaluator(config, model, val_set, keypoints, folder, trainer, ema)
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
     handlers.evaluate_on_epoch(trainer, evaluator, _create_val_loader(config, val_set), every=config.eval_every)
     checkpoints = handlers.attach_checkpoints(

@@ -28,7 +28,7 @@ from ignite_imgtools.recipes.config import (
 )
 from ignite_imgtools.recipes.dense_prediction import predict_masks
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
-from ignite_imgtools.recipes.lr_search import LrSearch
+from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["SegmentationConfig", "SegmentationRecipe"]
@@ -156,12 +156,12 @@ class SegmentationRecipe:
     best: Literal["mean_IoU", "dice"] = "mean_IoU"
     panels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def train(self, config: SegmentationConfig, search: LrSearch | None = None) -> None:
+    def train(self, config: SegmentationConfig, instead: Instead | None = None) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
         filled = config.filled(self.name)
-        launch(filled, self._train, search)
+        launch(filled, self._train, instead)
 
-    def _train(self, local_rank: int, config: Any, search: LrSearch | None = None) -> None:
+    def _train(self, local_rank: int, config: Any, instead: Instead | None = None) -> None:
         handlers.show_messages()
         device = config.torch_device(local_rank)
         folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -197,10 +197,10 @@ class SegmentationRecipe:
         trainer = engines.create_segmentation_trainer(
             model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
         )
-        if search is not None:
-            return search.run(trainer, train_loader, model, update)
-        evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         register_resumable(trainer, "recipe", RecipeRecord(self.name, config, class_names))
+        if instead is not None:
+            return instead.run(trainer, train_loader, model, update)
+        evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
         handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
         handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
         checkpoints = handlers.attach_checkpoints(

@@ -26,7 +26,7 @@ from ignite_imgtools.recipes.config import (
 )
 from ignite_imgtools.recipes.dense_prediction import predict_maps
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
-from ignite_imgtools.recipes.lr_search import LrSearch
+from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.records import RecipeRecord
 
 __all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
@@ -111,13 +111,13 @@ class Config(RunConfig):
             raise ConfigError("--norm sync works between GPUs only; leave it out on a CPU")
 
 
-def train(config: Config, search: LrSearch | None = None) -> None:
+def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
     config = config.filled()
-    launch(config, _train, search)
+    launch(config, _train, instead)
 
 
-def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None:
+def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:
     handlers.show_messages()
     device = config.torch_device(local_rank)
     folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
@@ -151,10 +151,10 @@ def _train(local_rank: int, config: Any, search: LrSearch | None = None) -> None
     )
 
     trainer = engines.create_saliency_trainer(model, update, losses.DeepSupervisionLoss(), seed=config.seed)
-    if search is not None:
-        return search.run(trainer, train_loader, model, update)
-    evaluator = _create_evaluator(config, model, folder, trainer, ema)
     register_resumable(trainer, "recipe", RecipeRecord("u2net", config, []))
+    if instead is not None:
+        return instead.run(trainer, train_loader, model, update)
+    evaluator = _create_evaluator(config, model, folder, trainer, ema)
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
     handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
     checkpoints = handlers.attach_checkpoints(
