@@ -43,6 +43,8 @@ class CocoDetection(Dataset[tuple[Any, dict[str, Any]]]):
         on_bad_sample: ``"raise"``: anything bad is refused; ``"skip"``: bad images and annotations are left out,
             ``faults`` tells which.
         check_images: look at every image file when the data set is made, at its header and its end alone.
+        cache: keep the index of a file of more than 20 MB on disk, and take it from there as long as the file's content
+            is the same: see ``$IGNITE_IMGTOOLS_CACHE`` in the docs.
 
     Raises:
         DataError: the file cannot be read, or something in it is bad and ``on_bad_sample="raise"``.
@@ -60,10 +62,11 @@ class CocoDetection(Dataset[tuple[Any, dict[str, Any]]]):
         drop_empty: bool = False,
         on_bad_sample: OnBadSample = "raise",
         check_images: bool = True,
+        cache: bool = True,
     ):
         if crowd not in ("drop", "keep"):
             raise ValueError(f"crowd must be 'drop' or 'keep', got {crowd!r}")
-        table, faults = read_coco(annotation_file, images_dir, check_images=check_images)
+        table, faults = read_coco(annotation_file, images_dir, check_images=check_images, cache=cache)
         self.faults: list[Fault] = faults
         settle_faults(self.faults, on_bad_sample, "coco")
         assert table is not None  # else there was a fatal fault

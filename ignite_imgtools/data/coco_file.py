@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from .detection_table import Category, DetectionTable
 from .faults import CLASS_NAME, Fault, is_class_name, shown
 from .image_faults import examine_image
 from .images import LONGEST_NAME
+from .index_cache import CacheEntry
 from .ragged import pack_bytes, starts_of
 
 __all__ = ["read_coco"]
@@ -34,7 +36,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: valid in json, b
 
 
 def read_coco(
-    annotation_file: str | os.PathLike[str], images_dir: str | os.PathLike[str], *, check_images: bool = True
+    annotation_file: str | os.PathLike[str],
+    images_dir: str | os.PathLike[str],
+    *,
+    check_images: bool = True,
+    cache: bool = False,
 ) -> tuple[DetectionTable | None, list[Fault]]:
     """Read a file of COCO's instances or person keypoints.
 
@@ -42,20 +48,56 @@ def read_coco(
         annotation_file: the json file; of its keys, ``images``, ``annotations`` and ``categories`` are used.
         images_dir: folder that the file names are relative to.
         check_images: look at the header and the end of every image file.
+        cache: take the annotations of a large file from the cache of indices, or put them there; see
+            :mod:`~ignite_imgtools.data.index_cache`. Images are looked at nonetheless.
 
     Returns:
         The annotations, without what is bad, or ``None`` if a fault is fatal; images in order of their ids, objects
         of an image in the file's order. And all faults.
     """
-    reader = _CocoReader(str(annotation_file), Path(images_dir), check_images)
+    entry = CacheEntry.of(annotation_file) if cache else None
+    table = None
+    if entry is not None:
+        with entry.turn() as first:
+            table = entry.load()
+            if table is None and first:
+                return _read(annotation_file, images_dir, check_images, entry)
+    # Where another process had the turn and kept nothing, the file has a fault, which each finds for itself.
+    if table is not None and (not check_images or _images_are_good(table, annotation_file, Path(images_dir))):
+        return table, []
+    return _read(annotation_file, images_dir, check_images)
+
+
+def _read(
+    annotation_file: str | os.PathLike[str],
+    images_dir: str | os.PathLike[str],
+    check_images: bool,
+    entry: CacheEntry | None = None,
+) -> tuple[DetectionTable | None, list[Fault]]:
+    reader = _CocoReader(str(annotation_file), Path(images_dir), check_images, digested=entry is not None)
     with _garbage_kept():
-        return reader.read(), reader.faults
+        table = reader.read()
+    # Of the annotation file alone, which may be another one by now; sizes that it lacks are those of today's images.
+    by_itself = reader.sizes_noted and not reader.faults
+    if entry is not None and table is not None and by_itself and reader.digest == entry.digest:
+        entry.save(table)
+    return table, reader.faults
+
+
+def _images_are_good(table: DetectionTable, annotation_file: str | os.PathLike[str], images_dir: Path) -> bool:
+    file, sizes = str(annotation_file), table.sizes.tolist()
+    for index, (height, width) in enumerate(sizes):
+        if examine_image(images_dir, table.name(index), (height, width), file, "")[1] is not None:
+            return False
+    return True
 
 
 class _CocoReader:
-    def __init__(self, file: str, images_dir: Path, check_images: bool):
-        self.file, self.images_dir, self.check_images = file, images_dir, check_images
+    def __init__(self, file: str, images_dir: Path, check_images: bool, digested: bool):
+        self.file, self.images_dir, self.check_images, self._digested = file, images_dir, check_images, digested
         self.faults: list[Fault] = []
+        self.digest = ""
+        self.sizes_noted = True
 
     def read(self) -> DetectionTable | None:
         content = self._read_json()
@@ -88,7 +130,7 @@ class _CocoReader:
         if megabytes > _LARGE:
             say(one_line(f"reading {self.file}, {megabytes:.0f} MB"))
         try:
-            content = _parse(Path(self.file).read_bytes())
+            content = _parse(self._read_bytes())
         except UnicodeDecodeError as error:
             self._fault("", "encoding", "UTF-8", f"byte {error.start} that is not", "save it as UTF-8", fatal=True)
         except RecursionError:
@@ -104,6 +146,12 @@ class _CocoReader:
             came = f"a {type(content).__name__}"
             self._fault("", "json", "an object with images, annotations, categories", came, fatal=True)
         return None
+
+    def _read_bytes(self) -> bytes:
+        content = Path(self.file).read_bytes()
+        if self._digested:
+            self.digest = hashlib.sha256(content).hexdigest()
+        return content
 
     def _list(self, content: dict[str, Any], key: str) -> list[Any]:
         """What is listed under a key."""
@@ -159,6 +207,7 @@ class _CocoReader:
             self._fault(where, "file_name", "a path", came_of(row, "file_name"))
             return None
         noted = None
+        self.sizes_noted &= "height" in row or "width" in row
         if "height" in row or "width" in row:
             height, width = as_int(row.get("height")), as_int(row.get("width"))
             if height is None or width is None or height < 1 or width < 1:
