@@ -14,7 +14,7 @@ import tyro
 from ignite.engine import Engine
 from torch import nn
 
-from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
+from ignite_imgtools import data, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.progress import waiting
@@ -22,7 +22,6 @@ from ignite_imgtools.recipes.config import (
     ConfigError,
     RunConfig,
     built_in_data,
-    config_to_dict,
     launch,
     refuse_batches_of_one,
     refused_arguments,
@@ -31,6 +30,7 @@ from ignite_imgtools.recipes.detection_prediction import find_images
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
 from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.records import RecipeRecord
+from ignite_imgtools.recipes.training import create_train_loader, create_update, open_run, prepare_model, run_training
 
 __all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
@@ -211,40 +211,23 @@ def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, devic
 
 
 def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:
-    handlers.show_messages()
-    device = config.torch_device(local_rank)
-    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
-    distributed.seed_all(config.seed)
-
+    device, folder = open_run(local_rank, config)
     train_set, val_set = _create_data(config)
     class_names = data.class_names(train_set)
+    train_loader = create_train_loader(config, train_set, collate_fn=data.collate_classification)
     with refused_arguments():
-        train_loader = data.create_loader(
-            train_set,
-            config.batch_size,
-            collate_fn=data.collate_classification,
-            **config.train_loader_options(),
-        )
         mixing = engines.create_mixing(len(class_names), mixup=config.mixup, cutmix=config.cutmix)
         loss_fn = losses.ClassificationLoss(config.label_smoothing)
 
     module = create_model(config, len(class_names)).to(device)
     refuse_batches_of_one(module, train_loader, (config.image_size, config.image_size))
-    ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
-    model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
+    model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
     optimizer = _create_optimizer(config, module)
     steps = config.epochs * handlers.steps_per_epoch(len(train_loader), config.accumulate)
     scheduler = handlers.warmup_cosine(
         optimizer, steps, end_factor=config.final_lr, warmup_steps=min(config.warmup, steps)
     )
-    update = engines.GradientUpdate(
-        optimizer,
-        amp_dtype=config.amp_dtype,
-        accumulate=config.accumulate,
-        clip_norm=config.clip_norm,
-        ema=ema,
-        scheduler=scheduler,
-    )
+    update = create_update(config, optimizer, scheduler, ema)
 
     trainer = engines.create_classification_trainer(
         model, update, loss_fn, mixing=mixing, mean=config.mean, std=config.std, seed=config.seed
@@ -253,30 +236,18 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
     if instead is not None:
         return instead.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
-    handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
-    handlers.evaluate_on_epoch(trainer, evaluator, _create_val_loader(config, val_set), every=config.eval_every)
-    checkpoints = handlers.attach_checkpoints(
+    run_training(
         trainer,
-        evaluator,
-        {"model": model, "optimizer": optimizer},
+        config,
         folder,
+        model,
+        optimizer,
+        train_loader,
+        evaluator,
+        _create_val_loader(config, val_set),
         best=_BEST,
-        every=config.checkpoint_every,
-        resume=config.resume,
-        background=True,
-        on_write_error=config.on_write_error,
+        curves=_CURVES,
     )
-    handlers.attach_signals(trainer, checkpoints)
-    handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
-    handlers.attach_curves(folder, trainer, metrics=_CURVES)
-    handlers.attach_report(folder, trainer)
-    if config.profile:
-        handlers.attach_profile(folder, trainer, model, optimizer)
-
-    if config.max_iterations is None:
-        trainer.run(train_loader, max_epochs=config.epochs)
-    else:
-        trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
 
 
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ import tyro
 from ignite.engine import Engine
 from torch import nn
 
-from ignite_imgtools import data, distributed, engines, handlers, losses, metrics, models
+from ignite_imgtools import data, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.data.subsets import unwrap_subset
 from ignite_imgtools.formats import register_resumable
@@ -20,7 +20,6 @@ from ignite_imgtools.recipes.config import (
     ConfigError,
     RunConfig,
     built_in_data,
-    config_to_dict,
     launch,
     refuse_batches_of_one,
     refused_arguments,
@@ -29,6 +28,7 @@ from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
 from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.landmark_prediction import predict_landmarks
 from ignite_imgtools.recipes.records import RecipeRecord
+from ignite_imgtools.recipes.training import create_train_loader, create_update, open_run, prepare_model, run_training
 
 __all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
@@ -172,20 +172,11 @@ def predict(
 
 
 def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:
-    handlers.show_messages()
-    device = config.torch_device(local_rank)
-    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
-    distributed.seed_all(config.seed)
-
+    device, folder = open_run(local_rank, config)
     train_set, val_set = _create_data(config)
     num_points = _faces(val_set).num_points
+    train_loader = create_train_loader(config, train_set, collate_fn=data.collate_landmarks)
     with refused_arguments():
-        train_loader = data.create_loader(
-            train_set,
-            config.batch_size,
-            collate_fn=data.collate_landmarks,
-            **config.train_loader_options(),
-        )
         loss_fn = _create_loss(config)
 
     module = create_model(config, num_points)
@@ -193,8 +184,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
         models.begin_at_points(module, data.mean_face(train_set, config.padding))
     module = module.to(device)
     refuse_batches_of_one(module, train_loader, (config.image_size, config.image_size))
-    ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
-    model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
+    model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
     # Fused, it skips the steps of overflown half precision without waiting for the device.
     fused = config.device_type == "cuda"
     optimizer = torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=fused)
@@ -204,14 +194,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
         scheduler = handlers.warmup_multistep(
             optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=warmup, start_factor=0.01
         )
-    update = engines.GradientUpdate(
-        optimizer,
-        amp_dtype=config.amp_dtype,
-        accumulate=config.accumulate,
-        clip_norm=config.clip_norm,
-        ema=ema,
-        scheduler=scheduler,
-    )
+    update = create_update(config, optimizer, scheduler, ema)
 
     trainer = engines.create_landmark_trainer(
         model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
@@ -220,31 +203,19 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
     if instead is not None:
         return instead.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, val_set, folder, trainer, ema)
-    handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
-    handlers.evaluate_on_epoch(trainer, evaluator, _create_val_loader(config, val_set), every=config.eval_every)
-    checkpoints = handlers.attach_checkpoints(
+    run_training(
         trainer,
-        evaluator,
-        {"model": model, "optimizer": optimizer},
+        config,
         folder,
+        model,
+        optimizer,
+        train_loader,
+        evaluator,
+        _create_val_loader(config, val_set),
         best="NME",
         best_mode="min",
-        every=config.checkpoint_every,
-        resume=config.resume,
-        background=True,
-        on_write_error=config.on_write_error,
+        curves=_CURVES,
     )
-    handlers.attach_signals(trainer, checkpoints)
-    handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
-    handlers.attach_curves(folder, trainer, metrics=_CURVES)
-    handlers.attach_report(folder, trainer)
-    if config.profile:
-        handlers.attach_profile(folder, trainer, model, optimizer)
-
-    if config.max_iterations is None:
-        trainer.run(train_loader, max_epochs=config.epochs)
-    else:
-        trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
 
 
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:

@@ -13,14 +13,15 @@ from ignite.engine import Engine
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ignite_imgtools import data, distributed, engines, handlers, metrics
+from ignite_imgtools import data, engines, handlers, metrics
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import RunConfig, built_in_data, config_to_dict, launch, refused_arguments
+from ignite_imgtools.recipes.config import RunConfig, built_in_data, launch, refused_arguments
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.exportable import Exportable, exportable_detector
 from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.records import RecipeRecord
+from ignite_imgtools.recipes.training import create_train_loader, create_update, open_run, prepare_model, run_training
 
 __all__ = ["DetectionConfig", "DetectionRecipe"]
 
@@ -114,23 +115,17 @@ class DetectionRecipe:
         launch(filled, self._train, instead)
 
     def _train(self, local_rank: int, config: Any, instead: Instead | None = None) -> None:
-        handlers.show_messages()
-        device = config.torch_device(local_rank)
-        folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
-        distributed.seed_all(config.seed)
-
+        device, folder = open_run(local_rank, config)
         train_set, val_set = self._create_data(config)
         if self.wrap_train_set is not None:
             train_set = self.wrap_train_set(config, train_set)
-        with refused_arguments():
-            train_loader = data.create_loader(
-                train_set,
-                config.batch_size,
-                aspect_bins=config.aspect_bins,
-                min_size=config.min_size,
-                max_size=config.max_size,
-                **config.train_loader_options(),
-            )
+        train_loader = create_train_loader(
+            config,
+            train_set,
+            aspect_bins=config.aspect_bins,
+            min_size=config.min_size,
+            max_size=config.max_size,
+        )
         val_loader = self._create_val_loader(config, val_set)
         class_names = data.class_names(val_set)
 
@@ -138,18 +133,10 @@ class DetectionRecipe:
         if self.prepare_model is not None:
             self.prepare_model(config, module, train_set)
         module = module.to(device)
-        ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
-        model = distributed.create_parallel_model(module, device)
+        model, ema = prepare_model(config, module, device)
         optimizer = _create_optimizer(config, model)
         scheduler = _create_schedule(config, optimizer, handlers.steps_per_epoch(len(train_loader), config.accumulate))
-        update = engines.GradientUpdate(
-            optimizer,
-            amp_dtype=config.amp_dtype,
-            accumulate=config.accumulate,
-            clip_norm=config.clip_norm,
-            ema=ema,
-            scheduler=scheduler,
-        )
+        update = create_update(config, optimizer, scheduler, ema)
 
         trainer = engines.create_detection_trainer(model, update, seed=config.seed)
         if self.attach is not None:
@@ -158,30 +145,17 @@ class DetectionRecipe:
         if instead is not None:
             return instead.run(trainer, train_loader, model, update)
         evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
-        handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
-        handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
-        checkpoints = handlers.attach_checkpoints(
+        run_training(
             trainer,
-            evaluator,
-            {"model": model, "optimizer": optimizer},
+            config,
             folder,
+            model,
+            optimizer,
+            train_loader,
+            evaluator,
+            val_loader,
             best=f"{self._iou_types(config)[-1]}/AP",
-            every=config.checkpoint_every,
-            resume=config.resume,
-            background=True,
-            on_write_error=config.on_write_error,
         )
-        handlers.attach_signals(trainer, checkpoints)
-        handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
-        handlers.attach_curves(folder, trainer)
-        handlers.attach_report(folder, trainer)
-        if config.profile:
-            handlers.attach_profile(folder, trainer, model, optimizer)
-
-        if config.max_iterations is None:
-            trainer.run(train_loader, max_epochs=config.epochs)
-        else:
-            trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
 
     def evaluate(self, config: DetectionConfig, checkpoint: Path) -> None:
         """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""

@@ -19,7 +19,6 @@ from ignite_imgtools.recipes.config import (
     ConfigError,
     RunConfig,
     built_in_data,
-    config_to_dict,
     launch,
     refused_arguments,
 )
@@ -28,6 +27,7 @@ from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.pose_prediction import predict_poses
 from ignite_imgtools.recipes.pose_run import KeypointSet
 from ignite_imgtools.recipes.records import RecipeRecord
+from ignite_imgtools.recipes.training import create_train_loader, create_update, open_run, prepare_model, run_training
 
 __all__ = ["Config", "create_model", "evaluate", "exportable", "predict", "train"]
 
@@ -207,36 +207,19 @@ def predict(
 
 
 def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:
-    handlers.show_messages()
-    device = config.torch_device(local_rank)
-    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
-    distributed.seed_all(config.seed)
-
+    device, folder = open_run(local_rank, config)
     train_set, val_set, keypoints = _create_data(config)
-    with refused_arguments():
-        train_loader = data.create_loader(
-            train_set,
-            config.batch_size,
-            collate_fn=data.collate_persons,
-            **config.train_loader_options(),
-        )
+    train_loader = create_train_loader(config, train_set, collate_fn=data.collate_persons)
     loss_fn = losses.HeatmapLoss(keypoints.joint_weights(config.joint_weighting), config.visibility_weighting)
 
     module = create_model(config, len(keypoints)).to(device)
-    ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
-    model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
+    model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
     steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
-    update = engines.GradientUpdate(
-        optimizer,
-        amp_dtype=config.amp_dtype,
-        accumulate=config.accumulate,
-        clip_norm=config.clip_norm,
-        ema=ema,
-        scheduler=handlers.warmup_multistep(
-            optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=min(config.warmup, steps)
-        ),
+    scheduler = handlers.warmup_multistep(
+        optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=min(config.warmup, steps)
     )
+    update = create_update(config, optimizer, scheduler, ema)
 
     trainer = engines.create_pose_trainer(
         model, update, loss_fn.to(device), sigma=config.sigma, seed=config.seed, device=device
@@ -246,30 +229,17 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
     if instead is not None:
         return instead.run(trainer, train_loader, model, update)
     evaluator = _create_evaluator(config, model, val_set, keypoints, folder, trainer, ema)
-    handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
-    handlers.evaluate_on_epoch(trainer, evaluator, _create_val_loader(config, val_set), every=config.eval_every)
-    checkpoints = handlers.attach_checkpoints(
+    run_training(
         trainer,
-        evaluator,
-        {"model": model, "optimizer": optimizer},
+        config,
         folder,
+        model,
+        optimizer,
+        train_loader,
+        evaluator,
+        _create_val_loader(config, val_set),
         best=_BEST,
-        every=config.checkpoint_every,
-        resume=config.resume,
-        background=True,
-        on_write_error=config.on_write_error,
     )
-    handlers.attach_signals(trainer, checkpoints)
-    handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
-    handlers.attach_curves(folder, trainer)
-    handlers.attach_report(folder, trainer)
-    if config.profile:
-        handlers.attach_profile(folder, trainer, model, optimizer)
-
-    if config.max_iterations is None:
-        trainer.run(train_loader, max_epochs=config.epochs)
-    else:
-        trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
 
 
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:

@@ -14,14 +14,13 @@ from ignite.metrics import Metric
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ignite_imgtools import data, distributed, engines, handlers, losses, metrics
+from ignite_imgtools import data, engines, handlers, losses, metrics
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.recipes.config import (
     ConfigError,
     RunConfig,
     built_in_data,
-    config_to_dict,
     launch,
     refuse_batches_of_one,
     refused_arguments,
@@ -30,6 +29,7 @@ from ignite_imgtools.recipes.dense_prediction import predict_masks
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
 from ignite_imgtools.recipes.instead import Instead
 from ignite_imgtools.recipes.records import RecipeRecord
+from ignite_imgtools.recipes.training import create_train_loader, create_update, open_run, prepare_model, run_training
 
 __all__ = ["SegmentationConfig", "SegmentationRecipe"]
 
@@ -162,37 +162,19 @@ class SegmentationRecipe:
         launch(filled, self._train, instead)
 
     def _train(self, local_rank: int, config: Any, instead: Instead | None = None) -> None:
-        handlers.show_messages()
-        device = config.torch_device(local_rank)
-        folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
-        distributed.seed_all(config.seed)
-
+        device, folder = open_run(local_rank, config)
         train_set, val_set = self._create_data(config)
-        with refused_arguments():
-            train_loader = data.create_loader(
-                train_set,
-                config.batch_size,
-                collate_fn=data.collate_dense,
-                **config.train_loader_options(),
-            )
+        train_loader = create_train_loader(config, train_set, collate_fn=data.collate_dense)
         val_loader = _create_val_loader(config, val_set)
         class_names = data.class_names(val_set)
 
         module = self._create_model(config, len(class_names)).to(device)
         refuse_batches_of_one(module, train_loader, (config.crop_size, config.crop_size))
-        ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
-        model = distributed.create_parallel_model(module, device, sync_batchnorm=config.norm == "sync")
+        model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
         loss_fn = self._create_loss(config, len(class_names)).to(device)
         optimizer = self._create_optimizer(config, module)
         scheduler = _create_schedule(config, optimizer, handlers.steps_per_epoch(len(train_loader), config.accumulate))
-        update = engines.GradientUpdate(
-            optimizer,
-            amp_dtype=config.amp_dtype,
-            accumulate=config.accumulate,
-            clip_norm=config.clip_norm,
-            ema=ema,
-            scheduler=scheduler,
-        )
+        update = create_update(config, optimizer, scheduler, ema)
 
         trainer = engines.create_segmentation_trainer(
             model, update, loss_fn, mean=config.mean, std=config.std, seed=config.seed
@@ -201,30 +183,18 @@ class SegmentationRecipe:
         if instead is not None:
             return instead.run(trainer, train_loader, model, update)
         evaluator = self._create_evaluator(config, model, val_set, folder, trainer, ema)
-        handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
-        handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
-        checkpoints = handlers.attach_checkpoints(
+        run_training(
             trainer,
-            evaluator,
-            {"model": model, "optimizer": optimizer},
+            config,
             folder,
+            model,
+            optimizer,
+            train_loader,
+            evaluator,
+            val_loader,
             best=self.best,
-            every=config.checkpoint_every,
-            resume=config.resume,
-            background=True,
-            on_write_error=config.on_write_error,
+            curves=_CURVES,
         )
-        handlers.attach_signals(trainer, checkpoints)
-        handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
-        handlers.attach_curves(folder, trainer, metrics=_CURVES)
-        handlers.attach_report(folder, trainer)
-        if config.profile:
-            handlers.attach_profile(folder, trainer, model, optimizer)
-
-        if config.max_iterations is None:
-            trainer.run(train_loader, max_epochs=config.epochs)
-        else:
-            trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
 
     def evaluate(self, config: SegmentationConfig, checkpoint: Path) -> None:
         """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
