@@ -1,0 +1,104 @@
+"""What the trainings of all recipes have in common: how they begin, and from a trainer to the last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ignite.engine import Engine
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from ignite_imgtools import data, distributed, engines, handlers
+from ignite_imgtools.recipes.config import config_to_dict, refused_arguments
+
+__all__ = ["create_train_loader", "create_update", "open_run", "prepare_model", "run_training"]
+
+
+def open_run(local_rank: int, config: Any) -> tuple[torch.device, Path]:
+    """The device of this process and the run folder, which is now this run's; random numbers are seeded."""
+    handlers.show_messages()
+    device = config.torch_device(local_rank)
+    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
+    distributed.seed_all(config.seed)
+    return device, folder
+
+
+@refused_arguments()
+def create_train_loader(config: Any, dataset: Any, **options: Any) -> Any:
+    """:func:`ignite_imgtools.data.create_loader` with the batches that ``config`` trains on."""
+    return data.create_loader(dataset, config.batch_size, **options, **config.train_loader_options())
+
+
+def prepare_model(
+    config: Any, module: nn.Module, device: torch.device, *, sync_batchnorm: bool = False
+) -> tuple[nn.Module, engines.ExponentialMovingAverage | None]:
+    """The model for all processes, and its moving average if there is to be one."""
+    ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
+    return distributed.create_parallel_model(module, device, sync_batchnorm=sync_batchnorm), ema
+
+
+def create_update(
+    config: Any,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    ema: engines.ExponentialMovingAverage | None,
+) -> engines.GradientUpdate:
+    """What happens between losses and new weights."""
+    return engines.GradientUpdate(
+        optimizer,
+        amp_dtype=config.amp_dtype,
+        accumulate=config.accumulate,
+        clip_norm=config.clip_norm,
+        ema=ema,
+        scheduler=scheduler,
+    )
+
+
+def run_training(
+    trainer: Engine,
+    config: Any,
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_loader: Any,
+    evaluator: Engine,
+    val_loader: Any,
+    *,
+    best: str,
+    best_mode: Literal["max", "min"] = "max",
+    curves: Sequence[str] | None = None,
+) -> None:
+    """Attach everything that watches, writes and saves, and train.
+
+    Args:
+        best: metric of ``evaluator`` by which the best checkpoint is chosen.
+        curves: metrics that are drawn; by default all.
+    """
+    handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
+    handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
+    checkpoints = handlers.attach_checkpoints(
+        trainer,
+        evaluator,
+        {"model": model, "optimizer": optimizer},
+        folder,
+        best=best,
+        best_mode=best_mode,
+        every=config.checkpoint_every,
+        resume=config.resume,
+        background=True,
+        on_write_error=config.on_write_error,
+    )
+    handlers.attach_signals(trainer, checkpoints)
+    handlers.attach_tensorboard(folder, trainer, optimizer, {"val": evaluator})
+    handlers.attach_curves(folder, trainer, metrics=curves)
+    handlers.attach_report(folder, trainer)
+    if config.profile:
+        handlers.attach_profile(folder, trainer, model, optimizer)
+
+    if config.max_iterations is None:
+        trainer.run(train_loader, max_epochs=config.epochs)
+    else:
+        trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
