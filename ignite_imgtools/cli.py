@@ -17,6 +17,7 @@ import inspect
 import io
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ _PROG = "ignite-imgtools"
 # What is wrong with a path that was given, and not with the machine.
 _MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 _SHELLS = ("bash", "zsh", "fish")
+_NARROWEST = 20
 
 _COMMANDS = {
     "list": "list the recipes",
@@ -182,6 +184,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Nor does its profiler have to say that it finds no GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        # A terminal without a size, as Python 3.10 shows it, or hardly any: tyro would wrap its help for ever.
+        os.environ["COLUMNS"] = str(_NARROWEST)
     show_progress()
     try:
         return _dispatch(args)

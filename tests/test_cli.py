@@ -162,6 +162,14 @@ def test_help_has_colours_on_a_terminal_unless_they_are_not_wanted(no_color: boo
     assert (b"\x1b[" in shown) != no_color
 
 
+@pytest.mark.parametrize("columns", ["1", "4"])
+def test_help_ends_on_a_terminal_that_is_too_narrow(columns: str) -> None:
+    command = [sys.executable, "-m", "ignite_imgtools", "report", "--help"]
+    done = subprocess.run(command, env=os.environ | {"COLUMNS": columns}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "--help" in done.stdout
+
+
 def test_help_imports_nothing_heavy() -> None:
     program = "import sys; from ignite_imgtools.cli import main; main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
