@@ -88,6 +88,9 @@ class Config(DetectionConfig):
     """Normalisation in the backbone: batch statistics, frozen ones, or statistics over all processes (CUDA)."""
     channels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Channels of the feature pyramid."""
+    head_norm: Literal["none", "group"] | None = None
+    """With RetinaNet: normalisation in the heads. By default of groups of channels, without which heads hardly begin to
+    learn from random weights, and none with --weights."""
     anchor_sizes: tuple[int, ...] | None = None
     """Sides of the anchors in pixels of the resized image: for each of five levels equally many, without a pyramid
     any number. By default torchvision's."""
@@ -99,6 +102,9 @@ class Config(DetectionConfig):
         if filled.anchor_sizes is None and self._is_small and filled.fpn:
             sizes = {"faster_rcnn": (8, 11, 16, 23, 32, 45, 64, 91, 128, 181), "retinanet": (16, 32, 64, 96, 128)}
             filled = dataclasses.replace(filled, anchor_sizes=sizes.get(filled.model))
+        if filled.head_norm is None and filled.model == "retinanet":
+            begins_anew = filled.weights == "none" and filled.channels % 32 == 0
+            filled = dataclasses.replace(filled, head_norm="group" if begins_anew else "none")
         return filled
 
     def check(self) -> None:
@@ -111,6 +117,8 @@ class Config(DetectionConfig):
                     raise ConfigError(f"{flag} is not for --model {self.model}, which has its own: leave it out")
         if self.fpn is False and self.model not in _TWO_STAGES:
             raise ConfigError(f"--fpn False is for {' and '.join(_TWO_STAGES)}, got --model {self.model}: leave it out")
+        if self.head_norm is not None and self.model != "retinanet":
+            raise ConfigError(f"--head-norm is for --model retinanet, got --model {self.model}: leave it out")
         if self.model == "keypoint_rcnn" and self.data is None:
             raise ConfigError("--model keypoint_rcnn needs --data with COCO's persons: the built-in set has none")
 
@@ -145,8 +153,8 @@ def create_model(config: Any, num_classes: int) -> nn.Module:
     if config.anchor_sizes is not None:
         options["anchor_sizes"] = config.anchor_sizes
     if config.model == "retinanet":
-        # From random weights heads without it hardly begin to learn.
-        head_norm = "group" if config.weights == "none" and config.channels % 32 == 0 else "none"
+        # Older records do not know it.
+        head_norm = config.head_norm or ("group" if config.channels % 32 == 0 else "none")
         return models.retinanet(num_classes, head_norm=head_norm, detections_per_img=100, **options)
     return models.fcos(num_classes, detections_per_img=100, **options)
 

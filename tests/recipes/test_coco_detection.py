@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from ignite_imgtools import data
 from ignite_imgtools.recipes import coco_detection
@@ -33,6 +35,14 @@ def test_models(options: dict[str, Any], kind: str, anchors: int | None) -> None
     if anchors is not None:
         generator = model.rpn.anchor_generator if kind == "FasterRCNN" else model.anchor_generator
         assert set(generator.num_anchors_per_location()) == {anchors}
+
+
+@pytest.mark.parametrize(("weights", "norm"), [("none", "group"), ("default", "none")])
+def test_heads_of_a_run_are_known_after_it(weights: str, norm: str) -> None:
+    record = dataclasses.replace(_filled(model="retinanet", weights=weights), weights="none")  # as of a checkpoint
+    assert record.head_norm == norm
+    model = coco_detection.create_model(record, 4)
+    assert any(isinstance(module, nn.GroupNorm) for module in model.modules()) == (norm == "group")
 
 
 def test_with_data_the_defaults_are_those_of_the_tutorials(tmp_path: Path) -> None:
