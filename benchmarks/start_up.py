@@ -36,7 +36,7 @@ _BASE = "import torch, torchvision, ignite.engine, ignite.metrics, ignite.handle
 _IMPORTS = {
     "torch, torchvision, ignite": _BASE,
     "and ignite_imgtools": f"{_BASE}; import ignite_imgtools",
-    "and its data, engines, handlers, metrics": f"{_BASE}; from ignite_imgtools import data, engines, handlers, metrics",
+    "and its packages": f"{_BASE}; from ignite_imgtools import data, engines, handlers, metrics",
 }
 _COMMANDS = ("--help", "list", "train faster_rcnn --help")
 _TOUCHED = 40_000

@@ -2,6 +2,7 @@
 
 from ignite_imgtools.models.backbones import create_backbone, resnet_fpn, stage_nodes
 from ignite_imgtools.models.classification import classifier, classifier_head
+from ignite_imgtools.models.compiled import compile_network
 from ignite_imgtools.models.deeppose import DeepPose, begin_at_points, deep_pose
 from ignite_imgtools.models.hrnet import HRNet, hrnet_small, hrnet_w32, hrnet_w48
 from ignite_imgtools.models.one_stage import fcos, retinanet, ssd300, ssdlite
@@ -24,6 +25,7 @@ __all__ = [
     "begin_at_points",
     "classifier",
     "classifier_head",
+    "compile_network",
     "create_backbone",
     "deep_pose",
     "deeplab_v3",

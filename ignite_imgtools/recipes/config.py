@@ -6,6 +6,8 @@ import contextlib
 import copy
 import dataclasses
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,7 +70,15 @@ class RunConfig:
     stuck_after: Annotated[float, _Float] = distributed.STUCK_AFTER
     """Seconds without any progress of a process after which all of several processes are ended; 0 waits for ever."""
     amp_dtype: Annotated[Literal["bfloat16", "float16"] | None, tyro.conf.arg(metavar="bfloat16|float16")] = None
-    """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs it is many times slower."""
+    """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs 8 to 16 times slower."""
+    channels_last: bool = False
+    """Keep images and weights of convolutions with the channels last. A gain on GPUs with mixed precision; on a CPU
+    an iteration takes 0.9 to 1.0 of the time."""
+    compile: bool = False
+    """Compile the network (torch.compile), of a detector its backbone. The first iterations take minutes; then on a CPU
+    one takes 0.85 to 1.0 of the time, and less on GPUs. Evaluation is not compiled."""
+    compile_backend: Annotated[str, tyro.conf.arg(metavar="NAME")] = "inductor"
+    """Backend for --compile."""
     accumulate: Annotated[int, _Int] = 1
     """Batches whose gradients are averaged before each optimizer step."""
     clip_norm: Annotated[float | None, _Float] = None
@@ -135,6 +145,13 @@ class RunConfig:
             raise ConfigError(f"--resume must be auto, never or a checkpoint; there is no file {self.resume}")
         if self.data is not None and not self.data.is_dir():
             raise ConfigError(f"--data must be a folder; there is no folder {self.data}")
+        if self.compile and self.compile_backend not in _compile_backends():
+            known = ", ".join(_compile_backends())
+            raise ConfigError(f"--compile-backend must be one of {known}, got {self.compile_backend!r}")
+        if self.compile and self.compile_backend == "inductor" and self.device_type == "cpu" and not _has_compiler():
+            raise ConfigError(
+                "--compile needs a C++ compiler on a CPU, g++ or clang++ or $CXX: install one or leave it out"
+            )
         if self.device_type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"--device {self.device}: no CUDA device is at hand; leave it out or give cpu")
         if self.batch_size is not None and self.nproc_per_node is not None and self.batch_size < self.nproc_per_node:
@@ -177,6 +194,14 @@ class RunConfig:
         if self.device.split(":")[0] not in ("cpu", "cuda"):
             raise ConfigError(f"--device must be auto, cpu or cuda, got {self.device!r}")
         return self.device.split(":")[0]
+
+
+def _compile_backends() -> list[str]:
+    return sorted({"eager", "aot_eager", *torch.compiler.list_backends()})
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ignite_imgtools import data, distributed, engines, handlers
+from ignite_imgtools import data, distributed, engines, handlers, models
 from ignite_imgtools.recipes.config import config_to_dict, refused_arguments
 
 __all__ = ["create_train_loader", "create_update", "open_run", "prepare_model", "run_training"]
@@ -36,8 +36,14 @@ def prepare_model(
     config: Any, module: nn.Module, device: torch.device, *, sync_batchnorm: bool = False
 ) -> tuple[nn.Module, engines.ExponentialMovingAverage | None]:
     """The model for all processes, and its moving average if there is to be one."""
+    if config.channels_last:
+        # Convolutions take the layout of their weights; the layers behind keep to that.
+        module = module.to(memory_format=torch.channels_last)
     ema = None if config.ema_decay is None else engines.ExponentialMovingAverage(module, config.ema_decay)
-    return distributed.create_parallel_model(module, device, sync_batchnorm=sync_batchnorm), ema
+    model = distributed.create_parallel_model(module, device, sync_batchnorm=sync_batchnorm)
+    if config.compile:
+        models.compile_network(distributed.unwrap_model(model), config.compile_backend)
+    return model, ema
 
 
 def create_update(
@@ -77,6 +83,8 @@ def run_training(
         best: metric of ``evaluator`` by which the best checkpoint is chosen.
         curves: metrics that are drawn; by default all.
     """
+    if config.compile:
+        _evaluate_uncompiled(evaluator)
     handlers.MetricLogger(folder).attach(trainer, every=config.log_every)
     handlers.evaluate_on_epoch(trainer, evaluator, val_loader, every=config.eval_every)
     checkpoints = handlers.attach_checkpoints(
@@ -102,3 +110,10 @@ def run_training(
         trainer.run(train_loader, max_epochs=config.epochs)
     else:
         trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
+
+
+def _evaluate_uncompiled(evaluator: Engine) -> None:
+    """Images of an evaluation come one at a time, each of its own shape: to compile for those takes longer than it
+    saves, and numbers are those of ``evaluate``, which compiles nothing."""
+    evaluator.add_event_handler(Events.STARTED, lambda: torch.compiler.set_stance("force_eager"))
+    evaluator.add_event_handler(Events.COMPLETED, lambda: torch.compiler.set_stance("default"))
