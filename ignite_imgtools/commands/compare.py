@@ -8,7 +8,9 @@ from typing import Annotated
 
 import tyro
 
-__all__ = ["DESCRIPTION", "Arguments", "run"]
+from ignite_imgtools.commands.parsing import parse
+
+__all__ = ["Arguments", "main"]
 
 DESCRIPTION = "Draw the curves of several runs in one figure, and print their numbers and differing settings."
 
@@ -44,3 +46,9 @@ def run(arguments: Arguments) -> str:
     except OSError as error:
         raise RunFolderError(f"--figure {arguments.figure}: cannot be written: {error}") from error
     return "\n".join([*lines, "", f"curves: {arguments.figure}"])
+
+
+def main(args: list[str]) -> int:
+    """Write the figure, and print the table."""
+    print(run(parse(Arguments, args, "compare", DESCRIPTION)))
+    return 0

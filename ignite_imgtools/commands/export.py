@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-__all__ = ["DESCRIPTION", "Arguments", "run"]
+from ignite_imgtools.commands.parsing import parse, recipe_name
+from ignite_imgtools.recipes import load_recipe
+
+__all__ = ["Arguments", "main"]
 
 DESCRIPTION = "Write the model of a checkpoint for other programs, and run what was written to see the same numbers."
 
@@ -46,3 +49,11 @@ def run(recipe: Any, arguments: Arguments) -> str:
         f"input {model.input} float32 {shape} in 0..1; output {', '.join(model.outputs)}\n"
         f"run again: largest difference {difference:.1e} of the largest output, allowed {TOLERANCE:g}"
     ).replace("'", "")
+
+
+def main(args: list[str]) -> int:
+    """Write the file, and print how near its numbers are."""
+    name = recipe_name("export", args)
+    parsed = parse(Arguments, args[1:], f"export {name}", DESCRIPTION)
+    print(run(load_recipe(name), parsed))
+    return 0

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["DESCRIPTION", "Search", "arguments", "run"]
+from ignite_imgtools.commands.parsing import parse, recipe_name
+from ignite_imgtools.recipes import load_recipe
+
+__all__ = ["Search", "main"]
 
 DESCRIPTION = "Let the learning rate of a short training rise, draw the loss over it, and suggest a rate."
 _Int, _Float = tyro.conf.arg(metavar="N"), tyro.conf.arg(metavar="X")
@@ -45,3 +48,11 @@ def run(recipe: Any, name: str, parsed: Any) -> None:
     folder = parsed.config.output_dir or Path("runs") / f"{name}_find_lr"
     config = dataclasses.replace(parsed.config, output_dir=folder)
     recipe.train(config, LrSearch(folder, search.iterations, search.start_lr, search.end_lr))
+
+
+def main(args: list[str]) -> int:
+    """Print what is suggested, and draw why."""
+    name = recipe_name("find-lr", args)
+    recipe = load_recipe(name)
+    run(recipe, name, parse(arguments(recipe.Config), args[1:], f"find-lr {name}", DESCRIPTION))
+    return 0

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["DESCRIPTION", "Source", "arguments", "run"]
+from ignite_imgtools.commands.parsing import parse, recipe_name
+from ignite_imgtools.recipes import load_recipe
+
+__all__ = ["Source", "main"]
 
 DESCRIPTION = (
     "Make a checkpoint that evaluate, predict, export and --weights take, out of one of the copied training scripts or "
@@ -67,3 +70,11 @@ def run(recipe: Any, name: str, parsed: Any) -> str:
     if found.left:
         told += f"; left behind: {', '.join(found.left)}, of which a training here could not go on exactly"
     return told
+
+
+def main(args: list[str]) -> int:
+    """Write the checkpoint, and print what was taken and what was left."""
+    name = recipe_name("import", args)
+    recipe = load_recipe(name)
+    print(run(recipe, name, parse(arguments(recipe.Config), args[1:], f"import {name}", DESCRIPTION)))
+    return 0

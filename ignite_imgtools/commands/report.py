@@ -8,7 +8,9 @@ from typing import Annotated
 
 import tyro
 
-__all__ = ["DESCRIPTION", "Arguments", "run"]
+from ignite_imgtools.commands.parsing import parse
+
+__all__ = ["Arguments", "main"]
 
 DESCRIPTION = (
     "Write report.html into a run folder, from its files alone; the run may be over, killed or still going on."
@@ -36,3 +38,9 @@ def run(arguments: Arguments) -> str:
         except OSError as error:
             raise RunFolderError(f"{folder}: report.html cannot be written: {error}") from error
     return "\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in written)
+
+
+def main(args: list[str]) -> int:
+    """Write the reports."""
+    print(run(parse(Arguments, args, "report", DESCRIPTION)))
+    return 0

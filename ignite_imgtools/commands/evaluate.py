@@ -1,0 +1,60 @@
+"""``evaluate``: a checkpoint on validation data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ignite_imgtools.commands.parsing import UsageError, parse, recipe_name
+from ignite_imgtools.recipes import load_recipe
+
+__all__ = ["main"]
+
+
+def main(args: list[str]) -> int:
+    """Print the numbers, and write ``eval/`` and ``plots/``."""
+    from ignite_imgtools.recipes.records import RecipeRecord
+
+    name = recipe_name("evaluate", args)
+    recipe = load_recipe(name)
+    known = recipe.Config()
+    if "-h" not in args and "--help" not in args:
+        # What the run was trained with is the default of every option, so that --checkpoint alone evaluates it again.
+        checkpoint = _checkpoint_argument(args, "evaluate")
+        known = RecipeRecord.from_checkpoint(checkpoint, name, recipe.Config).config
+    kind = _arguments(recipe.Config, known)
+    parsed = parse(kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run.")
+    config = parsed.config
+    if parsed.plots is not None:
+        # The built-in data stay where the run has them.
+        data = config.data or next((path for path in [config.output_dir / "data"] if path.is_dir()), None)
+        config = dataclasses.replace(config, output_dir=parsed.plots, data=data)
+    recipe.evaluate(config, parsed.checkpoint)
+    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun has started
+        print(f"numbers: {config.output_dir / 'eval'}; pictures: {config.output_dir / 'plots'}")
+    return 0
+
+
+def _arguments(config_kind: type, default: Any) -> type:
+    checkpoint = Annotated[Path, tyro.conf.arg(metavar="PATH", help="Checkpoint file.")]
+    help_plots = "Write eval/ and plots/ into this folder. By default into that of the run."
+    plots = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=help_plots)]
+    fields: list[Any] = [
+        ("checkpoint", checkpoint),
+        ("plots", plots, dataclasses.field(default=None)),
+        ("config", config_kind, dataclasses.field(default=default)),
+    ]
+    return dataclasses.make_dataclass("Evaluate", fields)
+
+
+def _checkpoint_argument(args: list[str], command: str) -> Path:
+    for position, arg in enumerate(args):
+        if arg == "--checkpoint" and position + 1 < len(args):
+            return Path(args[position + 1])
+        if arg.startswith("--checkpoint="):
+            return Path(arg.partition("=")[2])
+    raise UsageError(f"{command} needs --checkpoint PATH, the file of a run such as runs/NAME/checkpoints/best.pt")
