@@ -129,7 +129,7 @@ def test_an_error_is_shown_with_the_one_it_was_made_of(capsys: pytest.CaptureFix
     assert main(["--debug", "make-data", "coco", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "FileExistsError" in err
-    assert "_UsageError" in err
+    assert "UsageError" in err
 
 
 def test_paths_that_cannot_be_written_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
