@@ -1,0 +1,255 @@
+"""Images per second of a training, of some recipes, by the flags that are to make it faster, in one run.
+
+Each model is trained on the same batches, uint8 and in memory, by a ``loop`` of plain PyTorch in float32; by
+``reference``, a loop like those of torchvision's reference recipes, written anew: meters of every loss and of the
+accuracy fed by ``.item()``, the loss looked at in each step, text every 10; and by our trainer with its logger: in
+float32, with ``--amp-dtype`` bfloat16 and float16, with ``--channels-last``, compiled, and with all of the two or three
+that go together. Above 1 is faster than the loop.
+
+The ways take turns in rounds, after one that warms up (and compiles). Time is that of the CPU, on CUDA that of the
+clock, the device waited for at the end of each round; medians of the rounds' ratios.
+
+    OMP_NUM_THREADS=1 python benchmarks/amp.py --recipes classification unet yolov3_spp faster_rcnn --steps 2 --rounds 3
+    OMP_NUM_THREADS=1 python benchmarks/amp.py --recipes unet --ways ours compile --steps 4
+    python benchmarks/amp.py --device cuda --steps 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import statistics
+import tempfile
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ignite_imgtools import engines, handlers, losses, models
+from ignite_imgtools.engines.dense import create_normaliser
+from ignite_imgtools.formats import images_to_device, targets_to_device
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WAYS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "bfloat16": {"amp": "bfloat16"},
+    "float16": {"amp": "float16"},
+    "channels-last": {"channels_last": True},
+    "compile": {"compile": True},
+    "all with bfloat16": {"amp": "bfloat16", "channels_last": True, "compile": True},
+}
+
+Batch = tuple[Any, Any]
+Way = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, batches for it, and what is learned of them.
+
+    Args:
+        losses: of the model's output for a batch on the device.
+        trainer: made of a model and its update.
+        accurate: whether the reference's loop counts right answers.
+    """
+
+    model: nn.Module
+    batches: list[Batch]
+    losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
+    trainer: Callable[[nn.Module, Any], Any]
+    accurate: bool = False
+
+
+def _stacked(count: int, batch: int, size: int, targets: Callable[[], Tensor]) -> list[Batch]:
+    return [(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), targets()) for _ in range(count)]
+
+
+def classification(device: str, steps: int, large: bool) -> Task:
+    model, size, batch = ("resnet50", 224, 64) if large else ("resnet18", 64, 8)
+    loss_fn, normalise = losses.ClassificationLoss(), create_normaliser(_MEAN, _STD, device)
+    return Task(
+        models.classifier(model, 100),
+        _stacked(steps, batch, size, lambda: torch.randint(0, 100, (batch,))),
+        lambda module, batch: {"loss": nn.functional.cross_entropy(module(normalise(batch[0])), batch[1])},
+        lambda module, update: engines.create_classification_trainer(module, update, loss_fn),
+        accurate=True,
+    )
+
+
+def _dense(create: Callable[[bool], nn.Module], sizes: tuple[int, int]) -> Callable[[str, int, bool], Task]:
+    def task(device: str, steps: int, large: bool) -> Task:
+        size, batch = (sizes[1], 8) if large else (sizes[0], 2)
+        loss_fn, normalise = losses.SegmentationLoss(), create_normaliser(_MEAN, _STD, device)
+        return Task(
+            create(large),
+            _stacked(steps, batch, size, lambda: torch.randint(0, 21, (batch, size, size))),
+            lambda module, batch: loss_fn(module(normalise(batch[0])), batch[1]),
+            lambda module, update: engines.create_segmentation_trainer(module, update, loss_fn),
+        )
+
+    return task
+
+
+def _detector(create: Callable[[int, bool], nn.Module]) -> Callable[[str, int, bool], Task]:
+    def task(device: str, steps: int, large: bool) -> Task:
+        size = 640 if large else 160
+        boxes = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.8]]) * size
+        target = {"boxes": boxes, "labels": torch.tensor([1, 2])}
+        batches = [
+            (
+                [torch.randint(0, 256, (3, size * 3 // 4, size), dtype=torch.uint8) for _ in range(8 if large else 2)],
+                [{**target, "image_id": i} for i in range(8 if large else 2)],
+            )
+            for _ in range(steps)
+        ]
+        return Task(
+            create(size, large),
+            batches,
+            lambda module, batch: module(images_to_device(batch[0], device), batch[1]),
+            engines.create_detection_trainer,
+        )
+
+    return task
+
+
+_TASKS: dict[str, Callable[[str, int, bool], Task]] = {
+    "classification": classification,
+    "unet": _dense(lambda large: models.unet(21, base_channels=32 if large else 16), (96, 480)),
+    "deeplab_v3": _dense(lambda large: models.deeplab_v3(21), (96, 480)),
+    "yolov3_spp": _detector(
+        lambda size, large: models.yolov3_spp(21, size=size, width=1 if large else 0.25, loss_fn=losses.YoloLoss())
+    ),
+    "faster_rcnn": _detector(
+        lambda size, large: models.faster_rcnn(
+            21, backbone="resnet50" if large else "resnet18", min_size=size * 3 // 4, max_size=size
+        )
+    ),
+    "retinanet": _detector(
+        lambda size, large: models.retinanet(
+            21, backbone="resnet50" if large else "resnet18", min_size=size * 3 // 4, max_size=size
+        )
+    ),
+}
+
+
+def _to_device(batch: Batch, device: str) -> Batch:
+    images, targets = batch
+    if isinstance(targets, Tensor):
+        return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    return images, targets_to_device(targets, device)
+
+
+def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4, momentum=0.9)
+
+
+def loop(task: Task, device: str) -> Way:
+    model = copy.deepcopy(task.model).to(device).train()
+    optimizer = _optimizer(model)
+
+    def run() -> None:
+        for batch in task.batches:
+            optimizer.zero_grad()
+            torch.stack(list(task.losses(model, _to_device(batch, device)).values())).sum().backward()
+            optimizer.step()
+
+    return run
+
+
+def reference(task: Task, device: str) -> Way:
+    model = copy.deepcopy(task.model).to(device).train()
+    optimizer = _optimizer(model)
+    logits: list[Tensor] = []
+    if task.accurate:
+        model.register_forward_hook(lambda module, args, output: logits.append(output.detach()))
+
+    def run() -> None:
+        meters: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=20))
+        for number, batch in enumerate(task.batches):
+            begun = time.time()
+            images, targets = _to_device(batch, device)
+            terms = task.losses(model, (images, targets))
+            loss = torch.stack(list(terms.values())).sum()
+            if not math.isfinite(loss.item()):
+                raise RuntimeError(f"loss is {loss.item()}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if task.accurate:
+                right = logits.pop().topk(5, 1).indices.t() == targets[None]
+                for k in (1, 5):
+                    meters[f"acc{k}"].append(right[:k].flatten().sum(dtype=torch.float32).item() / len(targets))
+            for name, value in {"loss": loss, **terms}.items():
+                meters[name].append(value.item())
+            meters["lr"].append(optimizer.param_groups[0]["lr"])
+            meters["time"].append(time.time() - begun)
+            if number % 10 == 0:
+                "  ".join(f"{name}: {statistics.median(values):.4f}" for name, values in meters.items())
+
+    return run
+
+
+def ours(task: Task, device: str, folder: Path, amp: str | None = None, **flags: bool) -> Way:
+    module = copy.deepcopy(task.model).to(device)
+    if flags.get("channels_last"):
+        module = module.to(memory_format=torch.channels_last)
+    if flags.get("compile"):
+        models.compile_network(module)
+    trainer = task.trainer(module, engines.GradientUpdate(_optimizer(module), amp_dtype=amp))
+    handlers.MetricLogger(folder, console=False, bar=False).attach(trainer, every=50)
+    rounds = 0
+
+    def run() -> None:
+        nonlocal rounds
+        rounds += 1
+        trainer.run(task.batches, max_epochs=rounds)
+
+    return run
+
+
+def measure(ways: dict[str, Way], rounds: int, device: str) -> dict[str, float]:
+    """Images per second of each way over those of the first one."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for i in range(rounds + 1):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            begun = clock()
+            ways[name]()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if i:
+                times[name].append(clock() - begun)
+    base = times[names[0]]
+    return {name: statistics.median(b / t for b, t in zip(base, values, strict=True)) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", choices=list(_TASKS), default=list(_TASKS))
+    parser.add_argument("--ways", nargs="+", choices=list(_WAYS), default=list(_WAYS))
+    parser.add_argument("--steps", type=int, default=4, help="in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    for name in options.recipes:
+        torch.manual_seed(0)
+        task = _TASKS[name](options.device, options.steps, options.device != "cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            ways = {"loop": loop(task, options.device), "reference": reference(task, options.device)}
+            for way in options.ways:
+                ways[way] = ours(task, options.device, Path(folder) / way.replace(" ", "_"), **_WAYS[way])
+            ratios = measure(ways, options.rounds, options.device)
+        print(f"{name:16}" + "".join(f"  {way} {ratio:.2f}" for way, ratio in ratios.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
