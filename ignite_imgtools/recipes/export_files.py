@@ -49,6 +49,12 @@ def write_export(model: Exportable, kind: Format, path: Path, image: Tensor | No
             run = _written(model, kind, temporary)
             difference = _compare(model, run, image)
         if not difference <= TOLERANCE:
+            if model.detections and difference == float("inf"):
+                raise ConfigError(
+                    f"--to {kind}: what was written finds other objects than the model; nothing is kept. Hardly trained, a "
+                    "detector gives many boxes the same score, and any of them are chosen: train it first, or take "
+                    "another format"
+                )
             raise ConfigError(
                 f"--to {kind}: what was written differs from the model by {difference:.2g} of its largest output, more "
                 f"than {TOLERANCE:g}; nothing is kept; take another format"

@@ -90,6 +90,20 @@ def test_other_numbers_are_not_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_other_detections_are_said_to_be_such(tmp_path: Path) -> None:
+    class Undecided(nn.Module):
+        def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])[0 if torch.jit.is_tracing() else 1][None]
+            return boxes, torch.ones(1, dtype=torch.int64), torch.full((1,), 0.5)
+
+    model = Exportable(
+        Undecided(), torch.rand(3, 8, 9), "image", ("boxes", "labels", "scores"), {1: "height"}, detections=True
+    )
+    with pytest.raises(ConfigError, match="finds other objects than the model; nothing is kept. Hardly trained"):
+        write_export(model, "torchscript", tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_torch_cannot_write_is_one_line(tmp_path: Path) -> None:
     class Branching(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
