@@ -7,7 +7,8 @@ float32, with ``--amp-dtype`` bfloat16 and float16, with ``--channels-last``, co
 that go together. Above 1 is faster than the loop.
 
 The ways take turns in rounds, after one that warms up (and compiles). Time is that of the CPU, on CUDA that of the
-clock, the device waited for at the end of each round; medians of the rounds' ratios.
+clock, the device waited for; it runs from one request for a batch to another, so that the ends of epochs take no part.
+Medians of the rounds' ratios.
 
     OMP_NUM_THREADS=1 python benchmarks/amp.py --recipes classification unet yolov3_spp faster_rcnn --steps 2 --rounds 3
     OMP_NUM_THREADS=1 python benchmarks/amp.py --recipes unet --ways ours compile --steps 4
@@ -23,7 +24,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,37 @@ _WAYS: dict[str, dict[str, Any]] = {
 }
 
 Batch = tuple[Any, Any]
-Way = Callable[[], None]
+
+
+class Batches:
+    """Batches in memory; notes when the first and the last of them is asked for."""
+
+    def __init__(self, batches: list[Batch], device: str):
+        self._batches, self._device = batches, device
+        self._begun = self._ended = 0.0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._begun = self._now()
+        yield from self._batches[:-1]
+        self._ended = self._now()
+        yield self._batches[-1]
+
+    def _now(self) -> float:
+        if self._device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last: one step less than there are batches."""
+        return self._ended - self._begun
+
+
+Way = Callable[[Batches], None]
 
 
 @dataclass(frozen=True)
@@ -153,8 +184,8 @@ def loop(task: Task, device: str) -> Way:
     model = copy.deepcopy(task.model).to(device).train()
     optimizer = _optimizer(model)
 
-    def run() -> None:
-        for batch in task.batches:
+    def run(batches: Batches) -> None:
+        for batch in batches:
             optimizer.zero_grad()
             torch.stack(list(task.losses(model, _to_device(batch, device)).values())).sum().backward()
             optimizer.step()
@@ -169,9 +200,9 @@ def reference(task: Task, device: str) -> Way:
     if task.accurate:
         model.register_forward_hook(lambda module, args, output: logits.append(output.detach()))
 
-    def run() -> None:
+    def run(batches: Batches) -> None:
         meters: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=20))
-        for number, batch in enumerate(task.batches):
+        for number, batch in enumerate(batches):
             begun = time.time()
             images, targets = _to_device(batch, device)
             terms = task.losses(model, (images, targets))
@@ -205,27 +236,23 @@ def ours(task: Task, device: str, folder: Path, amp: str | None = None, **flags:
     handlers.MetricLogger(folder, console=False, bar=False).attach(trainer, every=50)
     rounds = 0
 
-    def run() -> None:
+    def run(batches: Batches) -> None:
         nonlocal rounds
         rounds += 1
-        trainer.run(task.batches, max_epochs=rounds)
+        trainer.run(batches, max_epochs=rounds)
 
     return run
 
 
-def measure(ways: dict[str, Way], rounds: int, device: str) -> dict[str, float]:
+def measure(ways: dict[str, Way], batches: Batches, rounds: int) -> dict[str, float]:
     """Images per second of each way over those of the first one."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for i in range(rounds + 1):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            begun = clock()
-            ways[name]()
-            if device != "cpu":
-                torch.cuda.synchronize()
+            ways[name](batches)
             if i:
-                times[name].append(clock() - begun)
+                times[name].append(batches.seconds)
     base = times[names[0]]
     return {name: statistics.median(b / t for b, t in zip(base, values, strict=True)) for name, values in times.items()}
 
@@ -242,12 +269,12 @@ def main() -> None:
         torch.set_num_threads(1)
     for name in options.recipes:
         torch.manual_seed(0)
-        task = _TASKS[name](options.device, options.steps, options.device != "cpu")
+        task = _TASKS[name](options.device, options.steps + 1, options.device != "cpu")
         with tempfile.TemporaryDirectory() as folder:
             ways = {"loop": loop(task, options.device), "reference": reference(task, options.device)}
             for way in options.ways:
                 ways[way] = ours(task, options.device, Path(folder) / way.replace(" ", "_"), **_WAYS[way])
-            ratios = measure(ways, options.rounds, options.device)
+            ratios = measure(ways, Batches(task.batches, options.device), options.rounds)
         print(f"{name:16}" + "".join(f"  {way} {ratio:.2f}" for way, ratio in ratios.items()), flush=True)
 
 
