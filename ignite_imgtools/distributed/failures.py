@@ -151,14 +151,16 @@ class _Watch:
         self._told: ProcessFailure | None = None
         self._told_at = 0.0
         self._progress: tuple[int, float] = (0, time.monotonic())
-        self._here: dict[int, int] = {}  # process ids of the others on this machine, by rank
+        self._host = f"host/{socket.gethostname()}"
+        self._here: dict[int, int] = {}  # process ids on this machine, by rank
         self._done: set[int] = set()
 
     # Called by the main thread
 
     def start(self) -> None:
         self._store.set(f"done/{self._rank}", "0")
-        self._store.set(f"process/{self._rank}", f"{socket.gethostname()} {os.getpid()}")
+        place = self._store.add(self._host, 1)
+        self._store.set(f"{self._host}/{place}", f"{self._rank} {os.getpid()}")
         threading.Thread(target=self._run, name="processes", daemon=True).start()
 
     def stop(self) -> None:
@@ -243,19 +245,26 @@ class _Watch:
         self._look_for_the_stuck()
 
     def _look_for_the_dead(self) -> None:
-        for rank in range(self._world_size):
-            if rank == self._rank or rank in self._done or not self._store.check([f"process/{rank}"]):
+        # Each process looks after those of its own machine: what all ask the store does not grow with their square.
+        if 0 not in self._done and self._store.check(["done/0"]) and self._store.get("done/0") == b"1":
+            self._done.add(0)
+        self._find_neighbours()
+        for rank, process in self._here.items():
+            if rank == self._rank or _is_alive(process) or self._store.get(f"done/{rank}") == b"1":
                 continue
-            host, process = self._store.get(f"process/{rank}").decode().split()
-            if self._store.get(f"done/{rank}") == b"1":
-                if rank == 0:
-                    self._done.add(rank)
-            elif host == socket.gethostname() and not _is_alive(int(process)):
-                time.sleep(2 * _INTERVAL)  # it may have said why
-                if not self._store.check(["failure"]) and self._store.get(f"done/{rank}") != b"1":
-                    reason = f"process {process} has ended without a word: killed, perhaps for lack of memory"
-                    self._claim(ProcessFailure(rank, "", reason))
-                return
+            time.sleep(2 * _INTERVAL)  # it may have said why
+            if not self._store.check(["failure"]) and self._store.get(f"done/{rank}") != b"1":
+                reason = f"process {process} has ended without a word: killed, perhaps for lack of memory"
+                self._claim(ProcessFailure(rank, "", reason))
+            return
+
+    def _find_neighbours(self) -> None:
+        """Learn of the processes of this machine that have begun since the last look."""
+        for place in range(len(self._here) + 1, self._store.add(self._host, 0) + 1):
+            if not self._store.check([f"{self._host}/{place}"]):
+                return  # it is about to say so
+            rank, process = self._store.get(f"{self._host}/{place}").decode().split()
+            self._here[int(rank)] = int(process)
 
     def _look_for_the_stuck(self) -> None:
         frame, limit, still = self._frame(), self.stuck_after, self._still()
