@@ -51,8 +51,8 @@ def write_export(model: Exportable, kind: Format, path: Path, image: Tensor | No
         if not difference <= TOLERANCE:
             if model.detections and difference == float("inf"):
                 raise ConfigError(
-                    f"--to {kind}: what was written finds other objects than the model; nothing is kept. Hardly trained, "
-                    "a detector gives many boxes the same score, and any of them are chosen: train it first, or take "
+                    f"--to {kind}: what was written finds other objects than the model; nothing is kept. Hardly "
+                    "trained, a detector gives many boxes the same score, and any are chosen: train it first, or take "
                     "another format"
                 )
             raise ConfigError(
