@@ -5,9 +5,10 @@ bare loop with DistributedDataParallel and of ours with logger, checkpoints, sig
 The time of one process over that of two is the efficiency.
 
 ``ranks``: for N processes, in this one: the order of an epoch of 118,287 images of COCO's shapes as each rank makes it
-(batch 8 on each), the padded area of the slowest rank over the mean, and the samples that some ranks get again so that
-all have equal work; what a rank receives of an evaluation of 5,000 images with 53 detections each, and how long it
-takes to make the numbers of N parts.
+(batch 8 on each), by groups of padded shape, of aspect ratio (8 of them) and without any; ``useful`` is the images' own
+area over the padded area that all ranks have time for while the slowest of each step is at work, and some samples are
+drawn again so that each rank has one. And what a rank receives of an evaluation of 5,000 images with 53 detections
+each, and how long it takes to make the numbers of N parts.
 
 ``store``: requests a second that a TCPStore answers to one client and to eight at once: stop requests look there once
 an iteration, and the watch over processes nine times a second.
@@ -40,7 +41,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from ignite_imgtools import data, distributed, engines, handlers, metrics, models
-from ignite_imgtools.data.groups import padded_shape_groups, padded_shapes
+from ignite_imgtools.data.groups import aspect_ratio_groups, padded_shape_groups, padded_shapes
 
 _WORLDS = (8, 64, 256, 1024)
 _BATCH = 8
@@ -149,16 +150,28 @@ def ranks(worlds: tuple[int, ...]) -> None:
     from coco_workloads import box_workload
 
     sizes = coco_sizes(118_287)
-    groups = padded_shape_groups(sizes)
     padded = padded_shapes(sizes)
+    own_area = _own_area(sizes)
+    groupings = {
+        "shape": padded_shape_groups(sizes),
+        "aspect": aspect_ratio_groups(sizes, 3),
+        "none": np.zeros(len(sizes), np.int64),
+    }
     workload = box_workload(5000)
     metric, indices = _filled(workload)
     for world_size in worlds:
-        _sampling(groups, padded, world_size)
+        for name, groups in groupings.items():
+            _sampling(name, groups, padded, own_area, world_size)
         _gathering(metric, indices, world_size)
 
 
-def _sampling(groups: np.ndarray, padded: np.ndarray, world_size: int) -> None:
+def _own_area(sizes: np.ndarray) -> float:
+    """Pixels of all images, resized to 800 by at most 1333 and not padded."""
+    scale = np.minimum(800 / sizes.min(1), 1333 / sizes.max(1))
+    return float((sizes.prod(1) * scale**2).sum())
+
+
+def _sampling(name: str, groups: np.ndarray, padded: np.ndarray, own_area: float, world_size: int) -> None:
     begun = time.process_time()
     first = list(data.GroupedBatchSampler(groups, _BATCH * world_size, rank=0, world_size=world_size))
     seconds = time.process_time() - begun
@@ -169,11 +182,11 @@ def _sampling(groups: np.ndarray, padded: np.ndarray, world_size: int) -> None:
         for step, batch in enumerate(batches):
             drawn += len(batch)
             areas[step, rank] = len(batch) * padded[batch].max(0).prod()
-    skew = (areas.max(1) / areas.mean(1)).mean()
-    repeated = drawn - len(groups)
+    # Pixels of images over those that all have time for while the slowest of each step is at work.
+    useful = own_area / (world_size * areas.max(1).sum())
     print(
-        f"N {world_size:5}: order of an epoch {1e3 * seconds:5.1f} ms on each rank, {len(first)} steps, "
-        f"slowest over mean {skew:.3f}, {repeated} samples again",
+        f"N {world_size:5}, by {name:6}: order of an epoch {1e3 * seconds:5.1f} ms on each rank, {len(first):5} steps, "
+        f"useful {useful:.2f}, {drawn - len(groups):6} samples again",
         flush=True,
     )
 
@@ -200,7 +213,7 @@ def _gathering(metric: Any, indices: dict[int, int], world_size: int) -> None:
     begun = time.process_time()
     numbers = evaluation.arrays(evaluation.merge([Record.from_arrays(part) for part in arrays]), True)
     seconds = time.process_time() - begun
-    assert np.array_equal(numbers.precision, metric.arrays("bbox").precision)
+    assert np.array_equal(numbers["precision"], metric.arrays("bbox")["precision"])
     print(
         f"         evaluation: {sum(own) / len(indices):.0f} bytes an image; every rank receives "
         f"{world_size * max(own) / 1e6:.1f} MB for 5,000 images; numbers of the parts {seconds:.2f} s",
@@ -226,7 +239,7 @@ def _part(record: Any, rank: int, world_size: int) -> Any:
 
 def store(seconds: float) -> None:
     server = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    context = get_context("spawn")
+    context = get_context("fork")
     for clients in (1, 8):
         queue = context.Queue()
         processes = [context.Process(target=_ask, args=(server.port, seconds, queue)) for _ in range(clients)]
