@@ -1,0 +1,69 @@
+"""Each process looks after those of its own machine, at a cost that does not grow with all there are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from ignite_imgtools.distributed import failures
+
+
+class CountingStore:
+    """Hands on what it is asked, and counts."""
+
+    def __init__(self, store: Any):
+        self._store, self.requests = store, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.requests += 1
+        return getattr(self._store, name)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> failures._Watch:
+    """That of rank 0 of 1,024, eight of them on this machine."""
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(failures, "_INTERVAL", 0.01)
+    watch = failures._Watch(0)
+    monkeypatch.setattr(watch, "_world_size", 1024)
+    for rank in range(1024):
+        watch._store.set(f"done/{rank}", "0")
+        host = watch._host if rank < 8 else f"host/{rank // 8}"
+        watch._store.set(f"{host}/{watch._store.add(host, 1)}", f"{rank} {os.getpid()}")
+    return watch
+
+
+def test_requests_do_not_grow_with_the_processes(watch: failures._Watch) -> None:
+    watch._look(4)
+    assert sorted(watch._here) == list(range(8))
+    watch._store = counting = CountingStore(watch._store)  # type: ignore[assignment]
+    for turn in range(1, 5):
+        watch._look(turn)
+    assert counting.requests <= 11
+
+
+def test_a_neighbour_that_died_without_a_word_is_found(watch: failures._Watch) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    watch._store.set(f"{watch._host}/4", f"3 {dead.pid}")
+    watch._look(4)
+    watch._look(1)
+    assert watch._told is not None
+    assert watch._told.rank == 3
+    assert "ended without a word" in watch._told.reason
+
+
+def test_one_that_was_done_before_is_not_taken_for_dead(watch: failures._Watch) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    watch._store.set(f"{watch._host}/4", f"3 {dead.pid}")
+    watch._store.set("done/3", "1")
+    watch._look(4)
+    watch._look(1)
+    assert watch._told is None
