@@ -29,7 +29,7 @@ def complete_jpeg_size(folder: str, name: str) -> tuple[int, int] | None:
     parent, _, _ = name.rpartition("/")
     if not _is_inside(folder, parent):
         return None
-    path = f"{folder}/{name}"
+    path = os.path.join(folder, name)  # noqa: PTH118
     try:
         # Looked at before it is opened: to open some devices does things.
         if not stat.S_ISREG(os.lstat(path).st_mode):
