@@ -37,11 +37,12 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _quiet_again() -> Iterator[None]:
     """Recipes show their messages on what is the standard output then; later tests have another one."""
-    logger = logging.getLogger("ignite_imgtools")
-    before = list(logger.handlers), logger.propagate, logger.level
+    logger, ignite = logging.getLogger("ignite_imgtools"), logging.getLogger("ignite")
+    handlers, propagate, levels = list(logger.handlers), logger.propagate, (logger.level, ignite.level)
     yield
-    logger.handlers[:], logger.propagate = before[:2]
-    logger.setLevel(before[2])
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(levels[0])
+    ignite.setLevel(levels[1])
 
 
 def _checkpoint(model: nn.Module, **others: Any) -> dict[str, Any]:
