@@ -60,6 +60,10 @@ def test_the_wheel_holds_the_package_and_honest_metadata(built: Path) -> None:
     assert metadata["Version"] == __version__
     assert metadata["License"] == "BSD-3-Clause"
     assert metadata["Requires-Python"] == ">=3.10"
+    versions = [c.rpartition(":: ")[2] for c in metadata.get_all("Classifier") if "Python :: 3." in c]
+    assert versions == ["3.10", "3.11", "3.12", "3.13"]
+    told = (_ROOT / "CONTRIBUTING.md").read_text().partition("## Versions")[2]
+    assert [version for version in versions if version not in told] == []
     assert metadata.get_payload().startswith("# ignite_imgtools")
     assert "ignite-imgtools = ignite_imgtools.cli:main" in scripts
     # What a user gets without asking for an extra is what the package cannot do without.
