@@ -134,8 +134,9 @@ def _ours(folder: Path) -> Callable[[Batches], None]:
 
     trainer = engines.create_trainer(step, model, update)
     handlers.MetricLogger(folder, console=False, bar=False).attach(trainer, every=50)
+    # Written in the foreground: at the end of each round, where no time is taken.
     checkpoints = handlers.attach_checkpoints(
-        trainer, None, {"model": model, "optimizer": optimizer}, folder, resume="never", background=True
+        trainer, None, {"model": model, "optimizer": optimizer}, folder, resume="never"
     )
     handlers.attach_signals(trainer, checkpoints)
     handlers.attach_tensorboard(folder, trainer, optimizer)
