@@ -192,8 +192,16 @@ class _Watch:
             self._reported = (error, error)
         else:
             time.sleep(max(0.0, self._told_at + 2 * _HEAD_START - time.monotonic()))
+            self._let_go_first(told)
             self._reported = (error, told if consequence else error)
         return self._reported[1]
+
+    def _let_go_first(self, told: ProcessFailure) -> None:
+        """Wait for the process that failed first to be gone: on a busy machine it takes longer than its head start."""
+        process = self._here.get(told.rank)
+        deadline = self._told_at + _SECONDS_TO_END - _INTERVAL
+        while told.kind and process is not None and _is_alive(process) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _claim(self, failure: ProcessFailure) -> ProcessFailure:
         """``failure``, or the one that was claimed before; whose is the first is written down."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -67,3 +68,23 @@ def test_one_that_was_done_before_is_not_taken_for_dead(watch: failures._Watch) 
     watch._look(4)
     watch._look(1)
     assert watch._told is None
+
+
+def test_the_one_that_failed_first_goes_first(watch: failures._Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "_HEAD_START", 0.01)
+    monkeypatch.setattr(failures, "_SECONDS_TO_END", 60.0)
+    leaving = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    watch._here = {3: leaving.pid}
+    watch._told, watch._told_at = failures.ProcessFailure(3, "ValueError", "its own"), time.monotonic()
+    watch.report(ConnectionError("the others were gone"))
+    assert leaving.poll() is not None
+    stuck = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        watch._here, watch._reported = {3: stuck.pid}, None
+        watch._told = failures.ProcessFailure(3, "", "no progress for 8 s")
+        before = time.monotonic()
+        watch.report(ConnectionError("the others were gone"))
+        assert time.monotonic() - before < 30
+    finally:
+        stuck.kill()
+        stuck.wait()
