@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_let_go(tmp_path: Path, mon
         patch.setattr(run_folder, "durable_file", refuse)
         with pytest.raises(RunFolderError, match=r"cannot be used as run folder \(.*config\.json: Permission denied\)"):
             open_run_folder(tmp_path, _CONFIG)
-    assert not run_folder._locks
+    assert tmp_path.resolve() not in run_folder._locks
 
 
 def test_the_same_process_may_open_it_again(tmp_path: Path) -> None:
