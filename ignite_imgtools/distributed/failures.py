@@ -320,6 +320,7 @@ class _Watch:
             time.sleep(_HEAD_START if told.kind else _HEAD_START / 2)  # the stuck have no error to clean up after
         elif told is not None and not told.kind:  # stuck: nobody has said so yet
             _write(f"[rank {self._rank}] {told}\n")
+            _tell_torchrun(told)
         for child in multiprocessing.active_children():
             child.kill()
         for stream in (sys.stdout, sys.stderr):

@@ -38,7 +38,7 @@ FAULTS: dict[str, tuple[str, float]] = {
     "swallowed": (_FIRST + "ValueError: a fault of rank 1 that a handler swallows", 10),
     "kill": (_FIRST + r".*killed|process 1 terminated with signal SIGKILL|rank *: 1 .*-9 .*Signal 9 \(SIGKILL\)", 10),
     "exit 0": (_FIRST + "RuntimeError: left with exit status 0 before the end of the run", 10),
-    "nan": ("rank 1: .*not finite|not finite.* rank 1", 10),
+    "nan": (r"NonFiniteError: iteration \d+: the gradient norm is nan; rank 1: loss nan", 10),
     "unequal": ("rank 1 has 9 batches in each of 2 epochs, rank 0 has 10", 10),
     "stuck": (_FIRST + r"no progress for 8 s \(stuck_after\): it is in .*failing_script.py", STUCK_AFTER + 2),
     "worker killed": (_FIRST + r"RuntimeError: loader worker 0 .* was killed by signal 9 .* loading sample \d+", 10),
