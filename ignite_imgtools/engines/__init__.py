@@ -31,6 +31,7 @@ from ignite_imgtools.engines.mean_losses import MeanLosses
 from ignite_imgtools.engines.mixing import create_mixing
 from ignite_imgtools.engines.multi_scale import attach_multi_scale, multi_scale_size, multi_scale_sizes
 from ignite_imgtools.engines.oks_nms import COCO_KEYPOINT_SIGMAS, keypoint_similarity, oks_nms
+from ignite_imgtools.engines.optimizers import create_optimizer
 from ignite_imgtools.engines.parameter_groups import parameter_groups
 from ignite_imgtools.engines.pose import (
     create_heatmap_predictor,
@@ -76,6 +77,7 @@ __all__ = [
     "create_landmark_predictor",
     "create_landmark_trainer",
     "create_mixing",
+    "create_optimizer",
     "create_pose_evaluator",
     "create_pose_predictor",
     "create_pose_trainer",

@@ -305,9 +305,8 @@ def _create_data(config: Any) -> tuple[Any, Any]:
 
 def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
     groups = engines.parameter_groups(model, config.lr, config.weight_decay, decay_one_dimensional=config.norm_decay)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, config.lr)
-    return torch.optim.SGD(groups, config.lr, momentum=config.momentum)
+    options = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+    return engines.create_optimizer(config.optimizer, groups, config.lr, **options)
 
 
 def _create_val_loader(config: Any, val_set: Any) -> Any:

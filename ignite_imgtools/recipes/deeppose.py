@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from ignite.engine import Engine
 from torch import nn
@@ -185,9 +184,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
     module = module.to(device)
     refuse_batches_of_one(module, train_loader, (config.image_size, config.image_size))
     model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
-    # Fused, it skips the steps of overflown half precision without waiting for the device.
-    fused = config.device_type == "cuda"
-    optimizer = torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=fused)
+    optimizer = engines.create_optimizer("adam", model.parameters(), config.lr, weight_decay=config.weight_decay)
     steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
     warmup = config.epochs * steps // 21 if config.warmup is None else min(config.warmup, config.epochs * steps)
     with refused_arguments():

@@ -241,10 +241,10 @@ class DetectionRecipe:
 
 def _create_optimizer(config: Any, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
-    options = {"momentum": config.momentum, "weight_decay": config.weight_decay, "nesterov": config.NESTEROV}
-    return torch.optim.SGD(parameters, config.lr, **options)
+    options = {"weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        options |= {"momentum": config.momentum, "nesterov": config.NESTEROV}
+    return engines.create_optimizer(config.optimizer, parameters, config.lr, **options)
 
 
 def _create_schedule(config: Any, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from ignite.engine import Engine
 from torch import nn
@@ -214,7 +213,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
 
     module = create_model(config, len(keypoints)).to(device)
     model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
-    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    optimizer = engines.create_optimizer("adamw", model.parameters(), config.lr, weight_decay=config.weight_decay)
     steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
     scheduler = handlers.warmup_multistep(
         optimizer, [epoch * steps for epoch in config.lr_steps], warmup_steps=min(config.warmup, steps)

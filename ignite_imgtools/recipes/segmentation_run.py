@@ -272,9 +272,8 @@ class SegmentationRecipe:
             lr_factors={name: factor for name, factor in self.lr_factors.items() if name in children},
             decay_one_dimensional=config.norm_decay,
         )
-        if config.optimizer == "adamw":
-            return torch.optim.AdamW(groups, config.lr)
-        return torch.optim.SGD(groups, config.lr, momentum=config.momentum)
+        options = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+        return engines.create_optimizer(config.optimizer, groups, config.lr, **options)
 
     def _create_evaluator(
         self, config: Any, model: nn.Module, val_set: Any, folder: Path, trainer: Engine | None = None, ema: Any = None

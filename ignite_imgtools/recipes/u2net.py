@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from ignite.engine import Engine
 from torch import nn
@@ -127,7 +126,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
     refuse_batches_of_one(module, train_loader, (config.crop_size, config.crop_size))
     model, ema = prepare_model(config, module, device, sync_batchnorm=config.norm == "sync")
     groups = engines.parameter_groups(model, config.lr, config.weight_decay, decay_one_dimensional=config.norm_decay)
-    optimizer = torch.optim.AdamW(groups, config.lr)
+    optimizer = engines.create_optimizer("adamw", groups, config.lr)
     steps = handlers.steps_per_epoch(len(train_loader), config.accumulate)
     warmup = min(2 * steps if config.warmup is None else config.warmup, config.epochs * steps)
     scheduler = handlers.warmup_cosine(optimizer, config.epochs * steps, warmup_steps=warmup, end_factor=1e-6)
