@@ -8,7 +8,7 @@ device, here on the CPU. ``collate`` makes a batch of the classification samples
 short epochs with two worker processes, beside a ``DataLoader`` as in the tutorials, which starts its workers in each
 epoch; ``threads`` has two threads in their place, without keyed random numbers, which threads would share.
 
-Ways take turns; CPU seconds but for ``loader``; of each sample the least of the rounds.
+Ways take turns, all samples each; CPU seconds but for ``loader``; of each sample the least of the rounds.
 
     OMP_NUM_THREADS=1 python benchmarks/input_pipeline.py
     OMP_NUM_THREADS=1 python benchmarks/input_pipeline.py --loaders
@@ -133,8 +133,9 @@ def least_seconds(ways: dict[str, Callable[[int], Any]], count: int, rounds: int
     """CPU seconds a sample of each way: of each sample the least of its rounds, in the mean over the samples."""
     best = {name: np.full(count, np.inf) for name in ways}
     for _ in range(rounds):
-        for index in range(count):
-            for name, way in ways.items():
+        # A loader worker does one thing all the time: its memory and caches hold what that needs.
+        for name, way in ways.items():
+            for index in range(count):
                 distributed.seed_all(index)
                 start = time.thread_time()
                 way(index)

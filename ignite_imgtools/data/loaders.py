@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from ignite_imgtools.data.batch_packing import PackedBatch, pack_batch
 from ignite_imgtools.data.groups import aspect_ratio_groups, padded_shape_groups
 from ignite_imgtools.data.keyed_dataset import KeyedDataset, LoadFailure
 from ignite_imgtools.data.samplers import EvalSampler, GroupedBatchSampler
@@ -98,7 +99,7 @@ class SampleLoader(DataLoader[Any]):
             if isinstance(batch, LoadFailure):
                 self._end_workers(iterator)
                 raise DataError(batch.message)
-            yield batch
+            yield batch.unpack() if isinstance(batch, PackedBatch) else batch
 
     def _end_workers(self, iterator: Any) -> None:
         _shut_down(iterator, os.getpid())
@@ -289,7 +290,7 @@ class _GuardedCollate:
         if isinstance(samples, LoadFailure):
             return samples
         try:
-            return self.collate_fn(samples)
+            return pack_batch(self.collate_fn(samples))
         except DataError as error:
             if get_worker_info() is None:
                 raise

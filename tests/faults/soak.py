@@ -13,7 +13,7 @@ prints a line for each process: the slope of its memory by least squares, in MB 
 the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many files and threads it had in the
 first and the second half of what is left. A file is open, and a thread runs, while a checkpoint is written: what must
 not grow is the smallest number of each half. Of the tensors under way it is the largest number, and only by less than
-those of one more batch.
+four.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = ["Sample", "Trend", "read_samples", "run_soak", "sample_session", "tre
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MEBIBYTE = 2**20
-# Of four images with their boxes, labels, areas and more.
-_TENSORS_OF_A_BATCH = 40
+# Batches come in one piece each; how many are under way changes.
+_BATCHES = 4
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 # Images of 80 pixels, so that an epoch with its evaluation takes seconds.
 _DATA = ("coco", "--num-train", "96", "--num-val", "24", "--image-size", "80")
@@ -82,7 +82,7 @@ class Trend(NamedTuple):
     def steady(self) -> bool:
         """Whether neither open files nor threads nor tensors under way have become more."""
         files_and_threads = self.files[1] <= self.files[0] and self.threads[1] <= self.threads[0]
-        return files_and_threads and self.tensors[1] < self.tensors[0] + _TENSORS_OF_A_BATCH
+        return files_and_threads and self.tensors[1] < self.tensors[0] + _BATCHES
 
 
 def sample_session(leader: int, seconds: float, epoch: int) -> list[Sample]:
