@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,15 @@ class ObjectColumns:
             self._report(where, what, should, came(number), advice)
         self.good &= ~bad
 
+    def _column(self, key: str, default: Any = None) -> list[Any]:
+        try:
+            return list(map(itemgetter(key), self.rows))  # half the time of asking each for it
+        except KeyError:
+            return [row.get(key, default) for row in self.rows]
+
     def _integers(self, key: str, default: Any = None) -> np.ndarray:
         """A column of integers; an annotation without one is refused and gets 0."""
-        entries = [row.get(key, default) for row in self.rows]
+        entries = self._column(key, default)
         if set(map(type, entries)) == {int}:
             with suppress(OverflowError):
                 column = np.array(entries, np.int64)
@@ -114,7 +121,7 @@ class ObjectColumns:
 
     def boxes(self) -> np.ndarray:
         """``[A, 4]`` xywh as the file has them."""
-        boxes = _numbers([row.get("bbox") for row in self.rows], 4)
+        boxes = _numbers(self._column("bbox"), 4)
         expected, came = "4 finite numbers x, y, width, height", lambda number: came_of(self.rows[number], "bbox")
         self._refuse(~np.isfinite(boxes).all(1), "bbox", expected, came)
         boxes = np.where(self.good[:, None], boxes, 0.0)
@@ -140,11 +147,10 @@ class ObjectColumns:
 
     def segmentations(self) -> Segmentations | None:
         """Polygons and run lengths, or ``None`` where no annotation has any."""
-        if not any(row.get("segmentation") for row in self.rows):
+        column = self._column("segmentation")
+        if not any(column):
             return None
-        found = [
-            row.get("segmentation") if good else None for row, good in zip(self.rows, self.good.tolist(), strict=True)
-        ]
+        found = [entry if good else None for entry, good in zip(column, self.good.tolist(), strict=True)]
         sizes = self.sizes.tolist()
         segmentations = well_formed_segmentations(found, sizes)
         if segmentations is None:
@@ -188,7 +194,7 @@ class ObjectColumns:
 
     def areas(self, boxes: np.ndarray, segmentations: Segmentations | None) -> np.ndarray:
         """Areas as the file has them; where it has none, that of the mask, or of the box."""
-        areas = _numbers([[row.get("area", -1.0)] for row in self.rows], 1)[:, 0]
+        areas = _numbers(list(zip(self._column("area", -1.0), strict=True)), 1)[:, 0]
         absent = np.fromiter(("area" not in row for row in self.rows), bool, len(self.rows))
         wrong = ~((areas >= 0) & (areas <= (2 * self._reach()) ** 2)) & ~absent
         self._refuse(
@@ -217,14 +223,14 @@ def _numbers(rows: list[Any], count: int) -> np.ndarray:
     """Rows of ``count`` numbers as float64 ``[N, count]``; NaN where a row is something else."""
     values = array("d")
     try:
-        if all(type(row) is list and len(row) == count for row in rows):
+        if set(map(type, rows)) <= {list, tuple} and set(map(len, rows)) == {count}:
             values.fromlist(list(chain.from_iterable(rows)))
             return np.array(values, np.float64).reshape(-1, count)
     except (TypeError, OverflowError):
         pass  # one of them is not a number: look at each row
     table = np.full((len(rows), count), np.nan)
     for numbers, row in zip(table, rows, strict=True):
-        if type(row) is list and len(row) == count:
+        if type(row) in (list, tuple) and len(row) == count:
             with suppress(TypeError, OverflowError):
                 numbers[:] = array("d", row)
     return table

@@ -32,18 +32,15 @@ def complete_jpeg_size(folder: str, name: str) -> tuple[int, int] | None:
     path = os.path.join(folder, name)  # noqa: PTH118
     try:
         # Looked at before it is opened: to open some devices does things.
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):
             return None
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError):
         return None
     try:
         page = os.read(descriptor, _PAGE)
-        if len(page) == _PAGE:
-            os.lseek(descriptor, -len(_END), os.SEEK_END)
-            end = os.read(descriptor, len(_END))
-        else:
-            end = page[-len(_END) :]
+        end = os.pread(descriptor, len(_END), max(0, status.st_size - len(_END)))
     except OSError:
         return None
     finally:
