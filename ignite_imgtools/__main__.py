@@ -1,8 +1,6 @@
 """``python -m ignite_imgtools``: the same as the console script ``ignite-imgtools``."""
 
-import sys
-
-from ignite_imgtools.cli import main
+from ignite_imgtools.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

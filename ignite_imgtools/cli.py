@@ -15,14 +15,15 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ignite_imgtools import __version__
 from ignite_imgtools.commands import COMMANDS, load_command
 from ignite_imgtools.commands.parsing import PROG, UsageError
+from ignite_imgtools.process_end import leave_at_exit
 from ignite_imgtools.progress import show_progress
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 # What is wrong with a path that was given, and not with the machine.
 _MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -46,6 +47,18 @@ options:
 Tab completion: source <({PROG} completion bash)
 """
 )
+
+
+def run() -> NoReturn:
+    """What the console script does: :func:`main`, and this process ends."""
+    try:
+        status = main()
+    except SystemExit as error:
+        if isinstance(error.code, int):
+            leave_at_exit(error.code & 0xFF)
+        raise
+    leave_at_exit(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

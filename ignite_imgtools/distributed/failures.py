@@ -20,6 +20,7 @@ import ignite.distributed as idist
 import torch
 
 from ignite_imgtools.distributed.attempts import new_token
+from ignite_imgtools.process_end import end_soon
 
 __all__ = ["STUCK_AFTER", "ProcessFailure", "failure_of", "watch_processes"]
 
@@ -36,7 +37,7 @@ _SECONDS_TO_END = 3.0
 _SECONDS_TO_HEAR = 3.0
 # The one that failed first ends this much later than it says so, and before the others: these lose their connection
 # to it, and a launcher takes the first that it sees for the cause.
-_HEAD_START = 0.7
+_HEAD_START = 0.3
 _STUCK = "no progress"
 
 
@@ -147,6 +148,7 @@ class _Watch:
         self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/watch/{new_token()}", store)
         self._main = threading.main_thread().ident
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
         self._reported: tuple[BaseException, BaseException] | None = None
         self._told: ProcessFailure | None = None
         self._told_at = 0.0
@@ -161,7 +163,7 @@ class _Watch:
         self._store.set(f"done/{self._rank}", "0")
         place = self._store.add(self._host, 1)
         self._store.set(f"{self._host}/{place}", f"{self._rank} {os.getpid()}")
-        threading.Thread(target=self._run, name="processes", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Say that this process is done; the thread ends."""
@@ -173,6 +175,9 @@ class _Watch:
                 while time.monotonic() < deadline and any(value != b"1" for value in map(self._store.get, others)):
                     time.sleep(0.02)
         self._ended.set()
+        # A thread that comes back from the store while the interpreter is taken down aborts the process ("terminate
+        # called without an active exception"), and a finished run has failed.
+        self._thread.join(_SECONDS_TO_END)
 
     def report(self, error: BaseException) -> BaseException:
         """Tell the others, unless one of them has failed before; the error to go on with."""
@@ -183,6 +188,7 @@ class _Watch:
             deadline = time.monotonic() + _SECONDS_TO_HEAR
             while self._told is None and time.monotonic() < deadline:
                 time.sleep(0.05)
+        end_soon()
         trace = "".join(traceback.format_exception(error))
         told = self._told or self._claim(ProcessFailure(self._rank, _name(error), str(error), trace))
         if told.rank == self._rank:

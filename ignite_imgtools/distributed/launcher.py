@@ -24,6 +24,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from ignite_imgtools.distributed.attempts import init_method
 from ignite_imgtools.distributed.failures import FAILURE_FILE, ProcessFailure, read_failure, watch_processes
+from ignite_imgtools.process_end import end_soon, leave_at_exit
 
 __all__ = ["launch"]
 
@@ -58,22 +59,9 @@ def _start_spawned_rank(
     local_rank: int, function: Callable[..., Any], args: tuple[Any, ...], stuck_after: float | None
 ) -> None:
     _start_rank(local_rank, function, args, stuck_after)
-    atexit.register(_leave)
-
-
-def _leave() -> None:
-    """End a process whose work is done without taking the interpreter down piece by piece.
-
-    Threads of the process group may outlive the group. Where one of them asks for the interpreter while that is being
-    taken down, the process aborts ("terminate called without an active exception"), and a finished run has failed.
-    """
-    if torch.distributed.is_initialized():
-        return
-    atexit.unregister(_leave)
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    # Threads of the process group may outlive the group. Where one of them asks for the interpreter while that is being
+    # taken down, the process aborts ("terminate called without an active exception"), and a finished run has failed.
+    leave_at_exit(0, unless=torch.distributed.is_initialized)
 
 
 def _end_with_parent() -> None:
@@ -158,6 +146,7 @@ def _first_failure_told() -> Iterator[None]:
         try:
             yield
         except (ProcessRaisedException, ProcessExitedException) as error:
+            end_soon()
             told, seen = read_failure(path), _failure_from(error)
             # Of a process that was killed the others know nothing but that it has gone.
             killed = isinstance(error, ProcessExitedException) and error.exit_code < 0
@@ -166,6 +155,13 @@ def _first_failure_told() -> Iterator[None]:
             raise told from None
         finally:
             del os.environ[FAILURE_FILE]
+
+
+@atexit.register
+def _end_soon_where_processes_failed() -> None:
+    # Of plain idist.Parallel: the error of one of its processes is what this one ends by.
+    if isinstance(getattr(sys, "last_value", None), ProcessRaisedException | ProcessExitedException):
+        end_soon()
 
 
 def _failure_from(error: ProcessRaisedException | ProcessExitedException) -> ProcessFailure:

@@ -1,0 +1,58 @@
+"""Ends of processes that do not take their memory apart object by object, which with torch takes a second or two."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Callable
+
+__all__ = ["end_soon", "leave_at_exit"]
+
+_soon = False
+
+
+def leave_at_exit(status: int, unless: Callable[[], bool] = lambda: False) -> None:
+    """Let this process end with ``status`` as soon as all functions registered with ``atexit`` are done.
+
+    Args:
+        unless: asked when the process exits; where it is true the process ends as it would have.
+    """
+    atexit.register(_leave, status, unless)
+
+
+def _leave(status: int, unless: Callable[[], bool]) -> None:
+    if unless():
+        return
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def end_soon() -> None:
+    """Let this process, which has failed, end quickly, with whatever status it is going to have.
+
+    Others wait for it to be gone. What it prints after all functions registered with ``atexit`` since this module was
+    imported is lost.
+    """
+    global _soon
+    _soon = True
+
+
+def _take_nothing_apart() -> None:
+    if not _soon:
+        return
+    gc.freeze()  # the search for garbage, which goes through all objects several times, finds none
+    # Some C++ libraries then tell at length, on the file itself, that not all of their objects are gone.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+# At the first import, so that it is called after what others register.
+atexit.register(_take_nothing_apart)
