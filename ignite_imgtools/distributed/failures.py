@@ -205,8 +205,9 @@ class _Watch:
     def _let_go_first(self, told: ProcessFailure) -> None:
         """Wait for the process that failed first to be gone: on a busy machine it takes longer than its head start."""
         process = self._here.get(told.rank)
-        deadline = self._told_at + _SECONDS_TO_END - _INTERVAL
-        while told.kind and process is not None and _is_alive(process) and time.monotonic() < deadline:
+        # One that is stuck is ended by its watch as soon as that has heard.
+        deadline = self._told_at + (_SECONDS_TO_END - _INTERVAL if told.kind else 4 * _INTERVAL)
+        while process is not None and _is_alive(process) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _claim(self, failure: ProcessFailure) -> ProcessFailure:
@@ -323,7 +324,8 @@ class _Watch:
         told = self._told
         if told is not None and told.rank != self._rank:
             _write(f"[rank {self._rank}] stopped: {told}\n")
-            time.sleep(_HEAD_START if told.kind else _HEAD_START / 2)  # the stuck have no error to clean up after
+            time.sleep(_HEAD_START)
+            self._let_go_first(told)
         elif told is not None and not told.kind:  # stuck: nobody has said so yet
             _write(f"[rank {self._rank}] {told}\n")
             _tell_torchrun(told)
