@@ -1,16 +1,16 @@
-"""Images per second of a training, of some recipes, by the flags that are to make it faster, in one run.
+"""Images per second of a training, of each recipe's model, by the flags that are to make it faster, in one run.
 
 Each model is trained on the same batches, uint8 and in memory, by a ``loop`` of plain PyTorch in float32; by
 ``reference``, a loop like those of torchvision's reference recipes, written anew: meters of every loss and of the
-accuracy fed by ``.item()``, the loss looked at in each step, text every 10; and by our trainer with its logger: in
-float32, with ``--amp-dtype`` bfloat16 and float16, with ``--channels-last``, compiled, and with all of the two or three
-that go together. Above 1 is faster than the loop.
+accuracy fed by ``.item()``, the loss looked at in each step, text every 10; and by our trainer with its logger and
+optimizer, as the recipes use them: in float32, with ``--amp-dtype`` bfloat16 and float16, with ``--channels-last``,
+compiled, and with all of the two or three that go together. Above 1 is faster than the loop.
 
 The ways take turns in rounds, after one that warms up (and compiles). Time is that of the CPU, on CUDA that of the
 clock, the device waited for; it runs from one request for a batch to another, so that the ends of epochs take no part.
 Medians of the rounds' ratios.
 
-    OMP_NUM_THREADS=1 python benchmarks/amp.py --recipes classification unet yolov3_spp faster_rcnn --steps 2 --rounds 3
+    OMP_NUM_THREADS=1 python benchmarks/amp.py --ways ours channels-last --steps 3 --rounds 5
     OMP_NUM_THREADS=1 python benchmarks/amp.py --recipes unet --ways ours compile --steps 4
     python benchmarks/amp.py --device cuda --steps 20
 """
@@ -97,7 +97,7 @@ class Task:
     accurate: bool = False
 
 
-def _stacked(count: int, batch: int, size: int, targets: Callable[[], Tensor]) -> list[Batch]:
+def _stacked(count: int, batch: int, size: int, targets: Callable[[], Any]) -> list[Batch]:
     return [(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), targets()) for _ in range(count)]
 
 
@@ -127,11 +127,57 @@ def _dense(create: Callable[[bool], nn.Module], sizes: tuple[int, int]) -> Calla
     return task
 
 
+def u2net(device: str, steps: int, large: bool) -> Task:
+    size, batch = (320, 8) if large else (96, 2)
+    loss_fn, normalise = losses.DeepSupervisionLoss(), create_normaliser(_MEAN, _STD, device)
+    return Task(
+        models.u2net() if large else models.u2net_lite(),
+        _stacked(steps, batch, size, lambda: torch.rand(batch, 1, size, size)),
+        lambda module, batch: loss_fn(module(normalise(batch[0])), batch[1]),
+        lambda module, update: engines.create_saliency_trainer(module, update, loss_fn),
+    )
+
+
+def hrnet(device: str, steps: int, large: bool) -> Task:
+    size, batch = (256, 32) if large else (96, 4)
+    loss_fn, normalise = losses.HeatmapLoss().to(device), create_normaliser(_MEAN, _STD, device)
+
+    def terms(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        heatmaps = module(normalise(batch[0])).float()
+        shape = (heatmaps.shape[2], heatmaps.shape[3])
+        return loss_fn(heatmaps, *engines.keypoints_to_heatmaps(batch[1]["keypoints"], shape, stride=4, sigma=2.0))
+
+    return Task(
+        models.hrnet_w32() if large else models.hrnet_small(),
+        _stacked(steps, batch, size, lambda: {"keypoints": torch.rand(batch, 17, 3) * torch.tensor([size, size, 1])}),
+        terms,
+        lambda module, update: engines.create_pose_trainer(module, update, loss_fn),
+    )
+
+
+def deeppose(device: str, steps: int, large: bool) -> Task:
+    size, batch = (256, 32) if large else (64, 4)
+    loss_fn, normalise = losses.LandmarkLoss(), create_normaliser(_MEAN, _STD, device)
+
+    def terms(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        points = module(normalise(batch[0])).float().reshape(len(batch[0]), -1, 2) * size
+        return loss_fn(points, batch[1]["points"])
+
+    return Task(
+        models.deep_pose(98, "resnet50" if large else "resnet18", image_size=size),
+        _stacked(steps, batch, size, lambda: {"points": torch.rand(batch, 98, 2) * size}),
+        terms,
+        lambda module, update: engines.create_landmark_trainer(module, update, loss_fn),
+    )
+
+
 def _detector(create: Callable[[int, bool], nn.Module]) -> Callable[[str, int, bool], Task]:
     def task(device: str, steps: int, large: bool) -> Task:
         size = 640 if large else 160
         boxes = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.8]]) * size
-        target = {"boxes": boxes, "labels": torch.tensor([1, 2])}
+        masks = torch.zeros(2, size * 3 // 4, size, dtype=torch.uint8)
+        masks[0, size // 5 : size // 3, size // 5 : size // 2] = masks[1, size // 2 :, size // 2 :] = 1
+        target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
         batches = [
             (
                 [torch.randint(0, 256, (3, size * 3 // 4, size), dtype=torch.uint8) for _ in range(8 if large else 2)],
@@ -152,7 +198,12 @@ def _detector(create: Callable[[int, bool], nn.Module]) -> Callable[[str, int, b
 _TASKS: dict[str, Callable[[str, int, bool], Task]] = {
     "classification": classification,
     "unet": _dense(lambda large: models.unet(21, base_channels=32 if large else 16), (96, 480)),
+    "fcn": _dense(lambda large: models.fcn(21, "resnet50" if large else "mobilenet_v3_large"), (96, 480)),
+    "lraspp": _dense(lambda large: models.lraspp(21), (96, 480)),
     "deeplab_v3": _dense(lambda large: models.deeplab_v3(21), (96, 480)),
+    "u2net": u2net,
+    "hrnet": hrnet,
+    "deeppose": deeppose,
     "yolov3_spp": _detector(
         lambda size, large: models.yolov3_spp(21, size=size, width=1 if large else 0.25, loss_fn=losses.YoloLoss())
     ),
@@ -160,6 +211,14 @@ _TASKS: dict[str, Callable[[str, int, bool], Task]] = {
         lambda size, large: models.faster_rcnn(
             21, backbone="resnet50" if large else "resnet18", min_size=size * 3 // 4, max_size=size
         )
+    ),
+    "mask_rcnn": _detector(
+        lambda size, large: models.mask_rcnn(
+            21, backbone="resnet50" if large else "resnet18", min_size=size * 3 // 4, max_size=size
+        )
+    ),
+    "coco_detection": _detector(
+        lambda size, large: models.faster_rcnn(21, backbone="mobilenet_v3_large", min_size=size * 3 // 4, max_size=size)
     ),
     "retinanet": _detector(
         lambda size, large: models.retinanet(
@@ -173,11 +232,18 @@ def _to_device(batch: Batch, device: str) -> Batch:
     images, targets = batch
     if isinstance(targets, Tensor):
         return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    if isinstance(targets, dict):
+        moved = {key: value.to(device, non_blocking=True) for key, value in targets.items()}
+        return images.to(device, non_blocking=True), moved
     return images, targets_to_device(targets, device)
 
 
 def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4, momentum=0.9)
+    return torch.optim.SGD(_trained(model), lr=1e-4, momentum=0.9)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def loop(task: Task, device: str) -> Way:
@@ -232,7 +298,8 @@ def ours(task: Task, device: str, folder: Path, amp: str | None = None, **flags:
         module = module.to(memory_format=torch.channels_last)
     if flags.get("compile"):
         models.compile_network(module)
-    trainer = task.trainer(module, engines.GradientUpdate(_optimizer(module), amp_dtype=amp))
+    optimizer = engines.create_optimizer("sgd", _trained(module), 1e-4, momentum=0.9)
+    trainer = task.trainer(module, engines.GradientUpdate(optimizer, amp_dtype=amp))
     handlers.MetricLogger(folder, console=False, bar=False).attach(trainer, every=50)
     rounds = 0
 

@@ -2,10 +2,11 @@
 
 A model small enough that it counts what is around it: six losses, their sum, backward, SGD with momentum. ``bare`` is
 the loop of five lines. ``ours`` is ``create_trainer`` and ``GradientUpdate`` with all terms metered, a log line every
-50 iterations into the run folder and TensorBoard, the watch for non-finite values, and checkpoints attached. Beside
-it: a stock Engine; with ignite's RunningAverage of the seven values; with TerminateOnNan; ignite's
-``setup_common_training_handlers`` with its TensorBoard logger; and a loop like those of many tutorials, written anew:
-meters of the newest 20 values, fed by ``.item()``, the loss looked at in each step, text every 50.
+50 iterations into the run folder and TensorBoard, the watch for non-finite values, and checkpoints attached; then also
+with the optimizer of ``engines.create_optimizer``, which is fused. Beside it: a stock Engine; with ignite's
+RunningAverage of the seven values; with TerminateOnNan; ignite's ``setup_common_training_handlers`` with its
+TensorBoard logger; and a loop like those of many tutorials, written anew: meters of the newest 20 values, fed by
+``.item()``, the loss looked at in each step, text every 50.
 
 The ways take turns in rounds of 100 iterations, the ends of epochs left out. An iteration's time is that of the CPU,
 for several processes, where waiting is what may be added, that of the clock. Of all rounds' times the lowest tenth is
@@ -89,10 +90,12 @@ class Batches:
 Way = Callable[[Batches], None]
 
 
-def create_model(device: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+def create_model(device: str, *, fused: bool = False) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The same model for each way, wrapped where there are several processes, and its optimizer."""
     torch.manual_seed(0)
     model = distributed.create_parallel_model(SixLosses(), device)
+    if fused:
+        return model, engines.create_optimizer("sgd", model.parameters(), 1e-3, momentum=0.9)
     return model, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
 
@@ -109,8 +112,8 @@ def bare(device: str) -> Way:
     return run
 
 
-def ours(device: str, folder: Path) -> Way:
-    model, optimizer = create_model(device)
+def ours(device: str, folder: Path, *, fused: bool = False) -> Way:
+    model, optimizer = create_model(device, fused=fused)
     update = engines.GradientUpdate(optimizer)
 
     def step(engine: Engine, batch: Any) -> dict[str, Any]:
@@ -239,6 +242,7 @@ def create_ways(device: str, folder: Path) -> dict[str, Way]:
     ways = {
         "bare": bare(device),
         "ours": ours(device, folder / "ours"),
+        "ours, our optimizer": ours(device, folder / "ours_fused", fused=True),
         "tutorials": tutorial(device),
         "Engine": stock_engine(device),
         "Engine, 7 RunningAverage": stock_engine(device, attach_running_averages),
