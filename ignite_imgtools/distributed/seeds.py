@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Mapping
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 
-__all__ = ["keyed_seed", "seed_all", "seed_step"]
+from ignite_imgtools.distributed.gather import all_gather_arrays
+
+__all__ = ["HostGenerators", "keyed_seed", "seed_all", "seed_step"]
 
 _MASK64 = (1 << 64) - 1
 
@@ -36,16 +41,75 @@ def seed_all(seed: int) -> None:
 
     Unlike ``torch.manual_seed`` it touches the current CUDA device alone, and nothing of CUDA before its first use.
     """
+    _seed_torch(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  # users' data sets draw from it
+
+
+def _seed_torch(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  # users' data sets draw from it
 
 
 def seed_step(seed: int, iteration: int) -> None:
     """Seed what a training step draws (dropout, the sampling of proposals) by (seed, iteration, rank).
 
-    Nothing then depends on what was drawn before, so a resumed run draws what the uninterrupted one would have.
+    Nothing that torch draws then depends on what was drawn before, so a resumed run draws what the uninterrupted one
+    would have. ``random`` and ``numpy.random`` are slower to seed: they are seeded in iteration 1 and go on from
+    there, and checkpoints hold where they are (:class:`HostGenerators`).
     """
-    seed_all(keyed_seed(seed, iteration, idist.get_rank()))
+    global _to_restore
+    key = keyed_seed(seed, iteration, idist.get_rank())
+    if iteration == 1:
+        seed_all(key)
+    else:
+        _seed_torch(key)
+    if _to_restore is not None:
+        state, _to_restore = _to_restore, None
+        _set_host_generators(state)
+
+
+class HostGenerators:
+    """The states of ``random`` and ``numpy.random`` as part of checkpoints; a trainer has one.
+
+    What is loaded takes effect in the next :func:`seed_step`, whatever the start of a run draws before.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of every process, by rank, as tensors. Call it on every process."""
+        _, words, gauss = random.getstate()
+        legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # users' code draws from it
+        gathered = all_gather_arrays(
+            {
+                "random": np.array(words, np.int64),
+                "random_gauss": np.array([math.nan if gauss is None else gauss]),
+                "numpy": np.append(legacy["state"]["key"].astype(np.int64), legacy["state"]["pos"]),
+                "numpy_gauss": np.array([legacy["gauss"] if legacy["has_gauss"] else math.nan]),
+            }
+        )
+        return {"processes": [{k: torch.from_numpy(v.copy()) for k, v in arrays.items()} for arrays in gathered]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; processes beyond those that wrote it begin anew."""
+        global _to_restore
+        processes, rank = state["processes"], idist.get_rank()
+        own = {key: value.numpy().copy() for key, value in processes[rank % len(processes)].items()}
+        if own["random"].shape != (_MT_WORDS + 1,) or own["numpy"].shape != (_MT_WORDS + 1,):
+            raise ValueError(f"expected the states of two generators of {_MT_WORDS} words")
+        if rank >= len(processes):
+            own["random"][:-1] = np.random.default_rng(own["random"][:-1] + rank).integers(2**32, size=_MT_WORDS)
+            own["numpy"][:-1] = np.random.default_rng(own["numpy"][:-1] + rank).integers(2**32, size=_MT_WORDS)
+        _to_restore = own
+
+
+_MT_WORDS = 624  # of the Mersenne Twister's state
+_to_restore: dict[str, np.ndarray] | None = None
+
+
+def _set_host_generators(state: Mapping[str, np.ndarray]) -> None:
+    gauss = {key: float(state[f"{key}_gauss"][0]) for key in ("random", "numpy")}
+    random.setstate((3, tuple(state["random"].tolist()), None if math.isnan(gauss["random"]) else gauss["random"]))
+    key, position = state["numpy"][:-1].astype(np.uint32), int(state["numpy"][-1])
+    cached = not math.isnan(gauss["numpy"])
+    np.random.set_state(("MT19937", key, position, int(cached), gauss["numpy"] if cached else 0.0))  # noqa: NPY002

@@ -100,11 +100,12 @@ class NonFiniteWatch:
     def _on_iteration_completed(self, trainer: Engine) -> None:
         state: Any = trainer.state
         output = state.output
-        if not isinstance(output, Mapping):
+        if type(output) is not dict and not isinstance(output, Mapping):
             output = {"loss": output} if isinstance(output, int | float | Tensor) else {}
-        value, is_norm = output.get("grad_norm"), True
-        if value is None:
-            value, is_norm = output.get("loss"), False
+        value = output.get("grad_norm")
+        is_norm = value is not None
+        if not is_norm:
+            value = output.get("loss")
         self._window.append(_Record(state.iteration, output, _image_ids_as_they_are(state.batch)))
         before = self._pending
         # Between two optimizer steps the norm is an old one.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import nn
 
-from ignite_imgtools import distributed
+from ignite_imgtools import distributed, engines, handlers
 from ignite_imgtools.formats import DataError
 from tests.distributed.spawn import run_processes
 
@@ -151,7 +153,7 @@ def test_models_are_wrapped_and_start_equal() -> None:
 
 
 def _draw() -> list[float]:
-    distributed.seed_step(3, 17)
+    distributed.seed_step(3, 1)
     return [torch.rand(1).item(), random.random(), float(np.random.rand())]  # noqa: NPY002  # users draw from it
 
 
@@ -159,6 +161,42 @@ def test_steps_draw_by_seed_iteration_and_rank_alone() -> None:
     first, again = run_processes(_draw, 2), run_processes(_draw, 2)
     assert first == again
     assert all(a != b for a, b in zip(*first, strict=True))
+
+
+def _draw_with_and_without_a_stop(folder: str) -> tuple[list[Any], list[Any]]:
+    """What the steps draw in one run of six iterations, and in two of three."""
+
+    def run(name: str, iterations: int) -> list[Any]:
+        model = nn.Linear(2, 1)
+        update = engines.GradientUpdate(torch.optim.SGD(model.parameters(), lr=0.1))
+
+        def step(engine: Engine, batch: Any) -> dict[str, Any]:
+            distributed.seed_step(3, engine.state.iteration)
+            # An odd number of normal numbers leaves one that is kept for the next call.
+            drawn.append([random.random(), random.gauss(0, 1), *np.random.randn(3), np.random.rand()])  # noqa: NPY002
+            drawn[-1].append(torch.rand(1).item())
+            return update(engine, model, lambda: model(torch.ones(1, 2)).sum())
+
+        drawn: list[Any] = []
+        trainer = engines.create_trainer(step, model, update)
+        handlers.attach_checkpoints(trainer, None, {"model": model}, Path(folder) / name, resume="auto")
+        trainer.run([0, 0, 0], max_epochs=iterations // 3)
+        return drawn
+
+    whole = run("whole", 6)
+    parts = run("parts", 3)
+    random.seed(0)  # another process begins with other states
+    np.random.seed(0)  # noqa: NPY002
+    return whole, parts + run("parts", 6)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(processes: int, tmp_path: Path) -> None:
+    drawn = run_processes(_draw_with_and_without_a_stop, processes, str(tmp_path))
+    for whole, parts in drawn:
+        assert len(whole) == 6
+        assert parts == whole
+    assert len({str(whole) for whole, _ in drawn}) == processes
 
 
 def test_keyed_seeds_do_not_collide() -> None:

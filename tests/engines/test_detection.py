@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def test_the_trainer_wires_its_loader_and_its_state():
     trainer.run(loader)
     assert seen == [[trainer]]  # attached before any handler of the user
     assert model.training
-    assert resumables(trainer) == {"update": update, "sampler": loader.batch_sampler}
+    expected = {"host_generators": ANY, "update": update, "sampler": loader.batch_sampler}
+    assert resumables(trainer) == expected
     trainer.run(loader)
     assert loader.batch_sampler.attached == [trainer]
     trainer.fire_event(TrainerEvents.EVALUATION_COMPLETED)
