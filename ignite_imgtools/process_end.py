@@ -17,6 +17,8 @@ _soon = False
 def leave_at_exit(status: int, unless: Callable[[], bool] = lambda: False) -> None:
     """Let this process end with ``status`` as soon as all functions registered with ``atexit`` are done.
 
+    Call it last: what is registered later is called twice.
+
     Args:
         unless: asked when the process exits; where it is true the process ends as it would have.
     """

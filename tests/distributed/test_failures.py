@@ -88,3 +88,10 @@ def test_the_one_that_failed_first_goes_first(watch: failures._Watch, monkeypatc
     finally:
         stuck.kill()
         stuck.wait()
+
+
+def test_the_thread_of_the_watch_ends_with_it(watch: failures._Watch) -> None:
+    watch._world_size = 1
+    watch._thread.start()
+    watch.stop()
+    assert not watch._thread.is_alive()

@@ -1,0 +1,57 @@
+"""Processes that end quickly still end as they should: their status, what atexit does, what they print."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_BEGIN = """
+import atexit, sys
+from ignite_imgtools import process_end
+atexit.register(lambda: print("an early one"))
+"""
+# What is only taken apart when the interpreter is, so that it tells whether that happens.
+_LAST = """
+class Part:
+    def __del__(self):
+        print("taken apart")
+part = Part()
+part.itself = part
+"""
+
+
+def _run(code: str) -> tuple[int, list[str], str]:
+    done = subprocess.run([sys.executable, "-c", _BEGIN + _LAST + code], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def test_without_any_of_it_the_interpreter_is_taken_apart() -> None:
+    assert _run("") == (0, ["an early one", "taken apart"], "")
+
+
+@pytest.mark.parametrize("status", [0, 3, 143])
+def test_leaves_with_its_status_once_atexit_is_done(status: int) -> None:
+    code = f"atexit.register(lambda: print('a late one')); process_end.leave_at_exit({status}); sys.exit(7)"
+    assert _run(code) == (status, ["a late one", "an early one"], "")
+
+
+def test_ends_as_it_would_have_where_it_is_not_to_leave() -> None:
+    code = "process_end.leave_at_exit(0, unless=lambda: True); sys.exit(7)"
+    assert _run(code) == (7, ["an early one", "taken apart"], "")
+
+
+def test_a_process_that_ends_soon_keeps_its_status_and_its_words() -> None:
+    late = "atexit.register(lambda: print('a late one', file=sys.stderr)); process_end.end_soon(); "
+    assert _run(late + "sys.exit(5)") == (5, ["an early one"], "a late one\n")
+    status, printed, error = _run(late + "raise ValueError('the reason')")
+    assert (status, printed) == (1, ["an early one"])
+    assert error.splitlines()[-2:] == ["ValueError: the reason", "a late one"]
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["nonsense"], 2)])
+def test_the_command_line_ends_with_its_status(arguments: list[str], status: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "ignite_imgtools", *arguments], capture_output=True, check=False)
+    assert done.returncode == status
+    assert done.stdout if status == 0 else done.stderr
