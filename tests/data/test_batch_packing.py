@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import tv_tensors
 
 from ignite_imgtools import data
@@ -151,3 +152,12 @@ def test_pinned_batches_are_pinned_whole() -> None:
         images, target, numbers = batch
         assert all(part.is_pinned() for part in (*images, numbers, target["boxes"], target["mask"]) if part.numel())
         _assert_same(numbers, _batch(index)[2])
+
+
+def test_a_loader_that_pins_gets_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What DataLoader's thread calls; without CUDA nothing can be page-locked.
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self.clone())
+    monkeypatch.setattr(batch_packing, "get_worker_info", lambda: "a worker")
+    packed = batch_packing.pack_batch(_batch(3))
+    assert isinstance(packed, batch_packing.PackedBatch)
+    _assert_same(pin_memory(packed), _batch(3))
