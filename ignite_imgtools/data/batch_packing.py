@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-__all__ = ["PackedBatch", "pack_batch"]
+__all__ = ["PackedBatch", "pack_batch", "rebuild"]
 
 _ALIGNMENT = 64  # bytes; of every dtype, and of vector instructions
 # Smaller tensors travel with the message. They are kept apart from the large ones, too, so that who keeps the boxes
@@ -56,7 +56,7 @@ class PackedBatch:
     def _with_tensors_in(self, small: Tensor, large: Tensor | None) -> Any:
         def restore(value: Any) -> Any:
             if type(value) is not _Place:
-                return _rebuild(value, restore)
+                return rebuild(value, restore)
             return value.tensor_in(large if value.large and large is not None else small)
 
         return restore(self._content)
@@ -78,7 +78,7 @@ def pack_batch(batch: Any) -> Any:
 
     def replace(value: Any) -> Any:
         if type(value) is not Tensor:
-            return _rebuild(value, replace)
+            return rebuild(value, replace)
         if value.device.type != "cpu" or value.layout != torch.strided or value.requires_grad or value.is_quantized:
             return value
         large = value.nbytes >= _SMALL
@@ -99,7 +99,7 @@ def pack_batch(batch: Any) -> Any:
     return PackedBatch(content, small, large)
 
 
-def _rebuild(value: Any, function: Callable[[Any], Any]) -> Any:
+def rebuild(value: Any, function: Callable[[Any], Any]) -> Any:
     """A list, tuple or dict of ``function`` of what is in it; anything else as it is."""
     kind = type(value)
     if kind is list:

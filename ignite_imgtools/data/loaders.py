@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ignite_imgtools.data.batch_packing import PackedBatch, pack_batch
+from ignite_imgtools.data.device_batches import BatchMover
 from ignite_imgtools.data.groups import aspect_ratio_groups, padded_shape_groups
 from ignite_imgtools.data.keyed_dataset import KeyedDataset, LoadFailure
 from ignite_imgtools.data.samplers import EvalSampler, GroupedBatchSampler
@@ -54,6 +55,7 @@ class SampleLoader(DataLoader[Any]):
     """
 
     dataset: KeyedDataset
+    _mover: BatchMover | None = None
     _guard: weakref.finalize[..., Any] | None = None
     _workers: tuple[Any, ...] = ()
 
@@ -99,7 +101,8 @@ class SampleLoader(DataLoader[Any]):
             if isinstance(batch, LoadFailure):
                 self._end_workers(iterator)
                 raise DataError(batch.message)
-            yield batch.unpack() if isinstance(batch, PackedBatch) else batch
+            batch = batch.unpack() if isinstance(batch, PackedBatch) else batch
+            yield batch if self._mover is None else self._mover(batch)
 
     def _end_workers(self, iterator: Any) -> None:
         _shut_down(iterator, os.getpid())
@@ -174,6 +177,7 @@ def create_loader(
     max_size: int = 1333,
     collate_fn: Callable[[list[Any]], Any] = collate_detection,
     pin_memory: bool | None = None,
+    device: torch.device | str | None = None,
     persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
     timeout: float = 600,
@@ -207,6 +211,8 @@ def create_loader(
         max_size: of ``group_by="shape"``: what the longer side then may not exceed, in pixels.
         collate_fn: makes a batch of a list of samples; the list may be empty in evaluation.
         pin_memory: whether batches come in page-locked memory; by default where CUDA is available.
+        device: where the images of batches are moved, without waiting for it; by default they stay in host memory, and
+            a training step moves them. To a CUDA device they are copied while it computes the step before.
         persistent_workers: whether workers live on between epochs; by default they do.
         prefetch_factor: batches that each worker loads ahead; by default 2.
         timeout: seconds to wait for a batch of the workers before they are taken to be stuck; 0 waits for ever.
@@ -247,7 +253,7 @@ def create_loader(
             "worker_init_fn": _prepare_worker,
             "multiprocessing_context": multiprocessing_context or _platform_context(),
         }
-    return SampleLoader(
+    loader = SampleLoader(
         KeyedDataset(dataset, seed, skip_bad=on_bad_sample == "skip", fill_empty=training, num_workers=num_workers),
         batch_sampler=sampler,
         collate_fn=_GuardedCollate(collate_fn),
@@ -256,6 +262,9 @@ def create_loader(
         generator=torch.Generator().manual_seed(keyed_seed(seed)),
         **workers,
     )
+    if device is not None:
+        loader._mover = BatchMover(torch.device(device))
+    return loader
 
 
 def _platform_context() -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
@@ -29,6 +30,9 @@ def open_run(local_rank: int, config: Any) -> tuple[torch.device, Path]:
 @refused_arguments()
 def create_train_loader(config: Any, dataset: Any, **options: Any) -> Any:
     """:func:`ignite_imgtools.data.create_loader` with the batches that ``config`` trains on."""
+    device = config.torch_device(idist.get_local_rank())
+    if device.type != "cpu":
+        options["device"] = device
     return data.create_loader(dataset, config.batch_size, **options, **config.train_loader_options())
 
 
