@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 __all__ = ["end_soon", "leave_at_exit"]
 
+_LOST_OUTPUT = 120  # CPython's
 _soon = False
 
 
@@ -30,9 +31,15 @@ def _leave(status: int, unless: Callable[[], bool]) -> None:
         return
     atexit.unregister(_leave)
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        # As Python itself would end: what was to be told is lost.
+        status = status or _LOST_OUTPUT
         with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+            sys.stderr.write(f"standard output: {error}\n")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
     os._exit(status)
 
 

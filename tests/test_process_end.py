@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,13 @@ def test_the_command_line_ends_with_its_status(arguments: list[str], status: int
     done = subprocess.run([sys.executable, "-m", "ignite_imgtools", *arguments], capture_output=True, check=False)
     assert done.returncode == status
     assert done.stdout if status == 0 else done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_is_lost_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+        command = [sys.executable, "-m", "ignite_imgtools", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 120
+    assert "No space left on device" in done.stderr

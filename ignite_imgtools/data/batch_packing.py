@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils.pin_memory import pin_memory
 
 __all__ = ["PackedBatch", "pack_batch", "rebuild"]
 
@@ -22,6 +23,12 @@ _ALIGNMENT = 64  # bytes; of every dtype, and of vector instructions
 # Smaller tensors travel with the message. They are kept apart from the large ones, too, so that who keeps the boxes
 # of an image does not keep all images of its batch.
 _SMALL = 2**14  # bytes
+# Those that have a kernel to copy; quantised and sub-byte ones are rare in batches.
+_DTYPES = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32, torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.complex64, torch.complex128),
+}
 
 
 class _Place(NamedTuple):
@@ -51,13 +58,15 @@ class PackedBatch:
     def pin_memory(self) -> Any:
         """The batch in page-locked memory; a ``DataLoader`` that pins calls it."""
         large = None if self._large is None else self._large.pin_memory()
-        return self._with_tensors_in(torch.from_numpy(self._small).pin_memory(), large)
+        return self._with_tensors_in(torch.from_numpy(self._small).pin_memory(), large, pin_memory)
 
-    def _with_tensors_in(self, small: Tensor, large: Tensor | None) -> Any:
+    def _with_tensors_in(
+        self, small: Tensor, large: Tensor | None, other: Callable[[Any], Any] = lambda value: value
+    ) -> Any:
         def restore(value: Any) -> Any:
-            if type(value) is not _Place:
-                return rebuild(value, restore)
-            return value.tensor_in(large if value.large and large is not None else small)
+            if type(value) is _Place:
+                return value.tensor_in(large if value.large and large is not None else small)
+            return rebuild(value, restore) if type(value) in (list, tuple, dict) else other(value)
 
         return restore(self._content)
 
@@ -79,7 +88,9 @@ def pack_batch(batch: Any) -> Any:
     def replace(value: Any) -> Any:
         if type(value) is not Tensor:
             return rebuild(value, replace)
-        if value.device.type != "cpu" or value.layout != torch.strided or value.requires_grad or value.is_quantized:
+        if value.dtype not in _DTYPES or not value.is_cpu or value.layout != torch.strided or value.is_nested:
+            return value
+        if value.requires_grad:
             return value
         large = value.nbytes >= _SMALL
         place = _Place(large, ends[large], value.dtype, tuple(value.shape), _dense_strides(value))

@@ -146,7 +146,6 @@ def _first_failure_told() -> Iterator[None]:
         try:
             yield
         except (ProcessRaisedException, ProcessExitedException) as error:
-            end_soon()
             told, seen = read_failure(path), _failure_from(error)
             # Of a process that was killed the others know nothing but that it has gone.
             killed = isinstance(error, ProcessExitedException) and error.exit_code < 0
@@ -159,8 +158,9 @@ def _first_failure_told() -> Iterator[None]:
 
 @atexit.register
 def _end_soon_where_processes_failed() -> None:
-    # Of plain idist.Parallel: the error of one of its processes is what this one ends by.
-    if isinstance(getattr(sys, "last_value", None), ProcessRaisedException | ProcessExitedException):
+    # The error of one of its processes is what this one ends by.
+    causes = ProcessFailure | ProcessRaisedException | ProcessExitedException
+    if isinstance(getattr(sys, "last_value", None), causes):
         end_soon()
 
 

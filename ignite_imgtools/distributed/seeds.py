@@ -59,52 +59,61 @@ def seed_step(seed: int, iteration: int) -> None:
     would have. ``random`` and ``numpy.random`` are slower to seed: they are seeded in iteration 1 and go on from
     there, and checkpoints hold where they are (:class:`HostGenerators`).
     """
-    global _to_restore
     key = keyed_seed(seed, iteration, idist.get_rank())
     if iteration == 1:
         seed_all(key)
     else:
         _seed_torch(key)
-    if _to_restore is not None:
-        state, _to_restore = _to_restore, None
-        _set_host_generators(state)
 
 
 class HostGenerators:
-    """The states of ``random`` and ``numpy.random`` as part of checkpoints; a trainer has one.
+    """The states of ``random`` and ``numpy.random`` as part of the checkpoints of a trainer.
 
-    What is loaded takes effect in the next :func:`seed_step`, whatever the start of a run draws before.
+    What is loaded takes effect by :meth:`restore`, when all is over that a run does before it goes on.
     """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, np.ndarray] | None = None
+
+    def restore(self) -> None:
+        """Put the generators where the newest :meth:`load_state_dict` says, once."""
+        if self._loaded is not None:
+            state, self._loaded = self._loaded, None
+            _set_host_generators(state)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of every process, by rank, as tensors. Call it on every process."""
-        _, words, gauss = random.getstate()
-        legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # users' code draws from it
-        gathered = all_gather_arrays(
-            {
-                "random": np.array(words, np.int64),
-                "random_gauss": np.array([math.nan if gauss is None else gauss]),
-                "numpy": np.append(legacy["state"]["key"].astype(np.int64), legacy["state"]["pos"]),
-                "numpy_gauss": np.array([legacy["gauss"] if legacy["has_gauss"] else math.nan]),
-            }
-        )
+        gathered = all_gather_arrays(_host_generators() if self._loaded is None else self._loaded)
         return {"processes": [{k: torch.from_numpy(v.copy()) for k, v in arrays.items()} for arrays in gathered]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; processes beyond those that wrote it begin anew."""
-        global _to_restore
+        """Go on from :meth:`state_dict`; processes beyond those that wrote it begin anew.
+
+        Raises:
+            ValueError: it holds something else.
+        """
         processes, rank = state["processes"], idist.get_rank()
         own = {key: value.numpy().copy() for key, value in processes[rank % len(processes)].items()}
         if own["random"].shape != (_MT_WORDS + 1,) or own["numpy"].shape != (_MT_WORDS + 1,):
             raise ValueError(f"expected the states of two generators of {_MT_WORDS} words")
         if rank >= len(processes):
-            own["random"][:-1] = np.random.default_rng(own["random"][:-1] + rank).integers(2**32, size=_MT_WORDS)
-            own["numpy"][:-1] = np.random.default_rng(own["numpy"][:-1] + rank).integers(2**32, size=_MT_WORDS)
-        _to_restore = own
+            for key in ("random", "numpy"):
+                own[key][:-1] = np.random.default_rng([*own[key][:-1], rank]).integers(2**32, size=_MT_WORDS)
+        self._loaded = own
 
 
 _MT_WORDS = 624  # of the Mersenne Twister's state
-_to_restore: dict[str, np.ndarray] | None = None
+
+
+def _host_generators() -> dict[str, np.ndarray]:
+    _, words, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # users' code draws from it
+    return {
+        "random": np.array(words, np.int64),
+        "random_gauss": np.array([math.nan if gauss is None else gauss]),
+        "numpy": np.append(legacy["state"]["key"].astype(np.int64), legacy["state"]["pos"]),
+        "numpy_gauss": np.array([legacy["gauss"] if legacy["has_gauss"] else math.nan]),
+    }
 
 
 def _set_host_generators(state: Mapping[str, np.ndarray]) -> None:

@@ -52,12 +52,14 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
     """
     trainer = _Trainer(step)
     register_trainer_events(trainer)
-    register_resumable(trainer, "host_generators", HostGenerators())
+    generators = HostGenerators()
+    register_resumable(trainer, "host_generators", generators)
     if update is not None:
         register_resumable(trainer, "update", update)
     # The first handler of STARTED: a later one resumes, and the sampler must be there to be resumed.
     trainer.add_event_handler(Events.STARTED, _attach_sampler)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: _restore(trainer, generators))
     return trainer
 
 
@@ -100,6 +102,22 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _restore(trainer: Engine, generators: HostGenerators) -> None:
+    """Let a resumed run draw as the one before would have, which has seen this epoch begin if it was within it."""
+    state = trainer.state
+    if not (state.epoch_length and state.iteration % state.epoch_length):
+        generators.restore()
+        return
+
+    def before_the_batch() -> None:
+        generators.restore()
+        trainer.remove_event_handler(before_the_batch, Events.GET_BATCH_STARTED)
+
+    trainer.add_event_handler(Events.GET_BATCH_STARTED, before_the_batch)
+    known = trainer._event_handlers[Events.GET_BATCH_STARTED]
+    trainer._event_handlers[Events.GET_BATCH_STARTED] = known[-1:] + known[:-1]  # before others that draw
 
 
 def _attach_sampler(trainer: Engine) -> None:

@@ -25,13 +25,15 @@ def create_optimizer(
 
     A fused step is one kernel instead of several for each parameter. On CPUs the steps of a Faster R-CNN with
     ResNet-50 take 0.4 (SGD) and 0.3 (AdamW) of the time of torch's default, and on CUDA a step that overflows in
-    float16 is skipped without waiting for the device. The values differ from the default's by rounding only.
+    float16 is skipped without waiting for the device. The values differ from the default's by rounding only. States
+    saved by an optimizer of the default form, or of parameters in another memory format, can be loaded.
 
     Args:
         name: ``"sgd"``, ``"adam"`` or ``"adamw"``.
-        parameters: or groups of them, as of :func:`~ignite_imgtools.engines.parameter_groups`; on one device.
+        parameters: or groups of them, as of :func:`~ignite_imgtools.engines.parameter_groups`; on the device where
+            they stay.
         lr: learning rate, of groups without their own.
-        options: further arguments of the optimizer, as ``momentum`` and ``weight_decay``.
+        options: further arguments of the optimizer, as ``momentum`` and ``weight_decay``; ``fused=False`` is one.
 
     Raises:
         ValueError: another name, a number out of range, or no parameters.
@@ -45,8 +47,16 @@ def create_optimizer(
     groups = _as_groups(list(parameters))
     if not any(group["params"] for group in groups):
         raise ValueError("there are no parameters to train")
-    fused = all(_can_be_fused(parameter) for group in groups for parameter in group["params"])
-    return _KINDS[name](groups, lr=lr, fused=fused or None, **options)  # type: ignore[call-arg]
+    if "fused" not in options:
+        fused = all(_can_be_fused(parameter) for group in groups for parameter in group["params"])
+        # Other forms were asked for, or the first step of the fused one would differ.
+        fused &= not any(options.get(key) for key in ("foreach", "differentiable", "dampening"))
+        options["fused"] = fused or None
+    optimizer = _KINDS[name](groups, lr=lr, **options)  # type: ignore[call-arg]
+    if options["fused"]:
+        _prepare_state(optimizer)
+        optimizer.register_load_state_dict_post_hook(_prepare_state)
+    return optimizer
 
 
 def _as_groups(parameters: list[Any]) -> list[dict[str, Any]]:
@@ -59,3 +69,25 @@ def _as_groups(parameters: list[Any]) -> list[dict[str, Any]]:
 
 def _can_be_fused(parameter: Tensor) -> bool:
     return parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
+
+
+def _prepare_state(optimizer: torch.optim.Optimizer) -> None:
+    """Make of the state, as it was loaded or not there yet, what the fused kernels take for granted."""
+    for group in optimizer.param_groups:
+        group["fused"] = True  # the file's has come with the rest of the group
+        for parameter in group["params"]:
+            if group.get("momentum"):
+                # torch's own allocates the momentum of all parameters in one step or fails: some may get their first
+                # gradient later. From zero the first step is the same.
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+            state = optimizer.state.get(parameter, {})
+            for key, value in state.items():
+                if not isinstance(value, Tensor):
+                    continue
+                if key == "step":
+                    state[key] = value.to(parameter.device, torch.float32)
+                elif value.shape == parameter.shape and value.stride() != parameter.stride():
+                    # The kernels go through the memory of both side by side, whatever the strides.
+                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

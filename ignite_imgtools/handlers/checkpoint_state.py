@@ -105,7 +105,8 @@ class HostBuffers:
     def copy(self, path: str, tensor: Tensor) -> Tensor:
         buffer = self._buffers.get(path)
         if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            # In its memory format: fused optimizers go through parameters and loaded states side by side.
+            buffer = torch.empty_like(tensor, device="cpu", requires_grad=False, pin_memory=tensor.is_cuda)
             self._buffers[path] = buffer
         if tensor.is_cuda:
             self._devices.add(tensor.device)

@@ -35,6 +35,7 @@ def attach_process_watch(trainer: Engine, stuck_after: float | None = None) -> N
         attach_error_guard(trainer)
         trainer.add_event_handler(Events.STARTED, watch.start)
         trainer.add_event_handler(Events.COMPLETED, watch.stop)
+        trainer.add_event_handler(Events.TERMINATE, watch.stop_where_nothing_follows)
     if stuck_after is not None:
         watch.stuck_after = stuck_after
 
@@ -50,6 +51,10 @@ class _ProcessWatch:
 
     def stop(self) -> None:
         self._under_watch.close()
+
+    def stop_where_nothing_follows(self, trainer: Engine) -> None:
+        if trainer.should_terminate == "skip_completed":  # COMPLETED does not come
+            self.stop()
 
 
 def _refuse_unequal_lengths(trainer: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import warnings
 import weakref
 from collections import namedtuple
 from pathlib import Path
@@ -20,6 +21,12 @@ from ignite_imgtools import data
 from ignite_imgtools.data import batch_packing
 
 Pair = namedtuple("Pair", "a b")
+
+
+def _nested() -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a prototype
+        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
 
 
 def _batch(index: int) -> Any:
@@ -40,6 +47,7 @@ def _batch(index: int) -> Any:
             "complex": torch.complex(table, table).conj(),
             "box": tv_tensors.BoundingBoxes([[0, 0, 1, 1]], format="XYXY", canvas_size=(2, 2)),
             "name": "image",
+            "nested": _nested(),
             "pair": Pair(torch.arange(3), (1, None)),
         },
         torch.arange(10**5),
@@ -63,11 +71,16 @@ def _batches(num_workers: int, **options: Any) -> list[Any]:
     return list(loader)
 
 
+def _parts(value: Tensor) -> tuple[Tensor, ...]:
+    return value.unbind() if value.is_nested else (value,)
+
+
 def _assert_same(found: Any, expected: Any) -> None:
     assert type(found) is type(expected)
     if isinstance(expected, Tensor):
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        assert found.dtype == expected.dtype
+        for one, other in zip(_parts(found), _parts(expected), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
     elif isinstance(expected, list | tuple):
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):

@@ -10,7 +10,7 @@ import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import nn
 
 from ignite_imgtools import distributed, engines, handlers
@@ -163,10 +163,10 @@ def test_steps_draw_by_seed_iteration_and_rank_alone() -> None:
     assert all(a != b for a, b in zip(*first, strict=True))
 
 
-def _draw_with_and_without_a_stop(folder: str) -> tuple[list[Any], list[Any]]:
-    """What the steps draw in one run of six iterations, and in two of three."""
+def _draw_with_and_without_a_stop(folder: str, stop: int) -> tuple[list[Any], list[Any]]:
+    """What the steps draw in one run of six iterations, and in one that stops and is resumed."""
 
-    def run(name: str, iterations: int) -> list[Any]:
+    def run(name: str, stop: int = 100) -> list[Any]:
         model = nn.Linear(2, 1)
         update = engines.GradientUpdate(torch.optim.SGD(model.parameters(), lr=0.1))
 
@@ -174,28 +174,35 @@ def _draw_with_and_without_a_stop(folder: str) -> tuple[list[Any], list[Any]]:
             distributed.seed_step(3, engine.state.iteration)
             # An odd number of normal numbers leaves one that is kept for the next call.
             drawn.append([random.random(), random.gauss(0, 1), *np.random.randn(3), np.random.rand()])  # noqa: NPY002
-            drawn[-1].append(torch.rand(1).item())
+            drawn[-1] += [torch.rand(1).item(), engine.state.iteration]
             return update(engine, model, lambda: model(torch.ones(1, 2)).sum())
 
         drawn: list[Any] = []
         trainer = engines.create_trainer(step, model, update)
-        handlers.attach_checkpoints(trainer, None, {"model": model}, Path(folder) / name, resume="auto")
-        trainer.run([0, 0, 0], max_epochs=iterations // 3)
+        trainer.add_event_handler(Events.EPOCH_STARTED, lambda: random.random())
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, lambda: random.random())  # a data set that draws, say
+        handlers.attach_checkpoints(trainer, None, {"model": model}, Path(folder) / name, every=2, resume="auto")
+        skip = stop % 2 == 1  # also where COMPLETED does not follow
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=stop), lambda: trainer.terminate(skip))
+        trainer.run([0, 0, 0], max_epochs=2)
         return drawn
 
-    whole = run("whole", 6)
-    parts = run("parts", 3)
+    whole = run("whole")
+    parts = run("parts", stop)
     random.seed(0)  # another process begins with other states
     np.random.seed(0)  # noqa: NPY002
-    return whole, parts + run("parts", 6)
+    return whole, parts + run("parts")
 
 
+@pytest.mark.parametrize("stop", [2, 3, 5])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(processes: int, tmp_path: Path) -> None:
-    drawn = run_processes(_draw_with_and_without_a_stop, processes, str(tmp_path))
+def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(processes: int, stop: int, tmp_path: Path) -> None:
+    drawn = run_processes(_draw_with_and_without_a_stop, processes, str(tmp_path), stop)
     for whole, parts in drawn:
-        assert len(whole) == 6
-        assert parts == whole
+        assert [values[-1] for values in whole] == [1, 2, 3, 4, 5, 6]
+        # Some iterations are done again, those since the newest checkpoint.
+        assert {values[-1] for values in parts} == {1, 2, 3, 4, 5, 6}
+        assert all(values in whole for values in parts)
     assert len({str(whole) for whole, _ in drawn}) == processes
 
 
