@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_package_and_honest_metadata(built: Path) -> None:
     told = (_ROOT / "CONTRIBUTING.md").read_text().partition("## Versions")[2]
     assert [version for version in versions if version not in told] == []
     assert metadata.get_payload().startswith("# ignite_imgtools")
-    assert "ignite-imgtools = ignite_imgtools.cli:main" in scripts
+    assert "ignite-imgtools = ignite_imgtools.cli:run" in scripts
     # What a user gets without asking for an extra is what the package cannot do without.
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert {"torch>=2.6", "pytorch-ignite>=0.5.5"} <= set(required)
