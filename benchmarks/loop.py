@@ -11,7 +11,9 @@ TensorBoard logger; and a loop like those of many tutorials, written anew: meter
 The ways take turns in rounds of 100 iterations, the ends of epochs left out. An iteration's time is that of the CPU,
 for several processes, where waiting is what may be added, that of the clock. Of all rounds' times the lowest tenth is
 left out and the next is taken, for each of the 50 places between two log lines apart, and then the mean over the
-places: so other work on the machine counts little, and a line of the log in full.
+places: so other work on the machine counts little, and a line of the log in full. Where the tensors of a model lie in
+memory is worth up to 20 us: so all ways train the same one, and all is done several times with a model made anew, of
+which the mean is given and its standard error.
 
     OMP_NUM_THREADS=1 python benchmarks/loop.py
     OMP_NUM_THREADS=1 python benchmarks/loop.py --processes 2
@@ -90,18 +92,17 @@ class Batches:
 Way = Callable[[Batches], None]
 
 
-def create_model(device: str, *, fused: bool = False) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The same model for each way, wrapped where there are several processes, and its optimizer."""
+def create_model(device: str) -> nn.Module:
+    """The model of all ways, wrapped where there are several processes."""
     torch.manual_seed(0)
-    model = distributed.create_parallel_model(SixLosses(), device)
-    if fused:
-        return model, engines.create_optimizer("sgd", model.parameters(), 1e-3, momentum=0.9)
-    return model, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    return distributed.create_parallel_model(SixLosses(), device)
 
 
-def bare(device: str) -> Way:
-    model, optimizer = create_model(device)
+def create_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
+
+def bare(model: nn.Module, optimizer: torch.optim.Optimizer) -> Way:
     def run(batches: Batches) -> None:
         for images, targets in batches:
             optimizer.zero_grad()
@@ -112,8 +113,7 @@ def bare(device: str) -> Way:
     return run
 
 
-def ours(device: str, folder: Path, *, fused: bool = False) -> Way:
-    model, optimizer = create_model(device, fused=fused)
+def ours(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> Way:
     update = engines.GradientUpdate(optimizer)
 
     def step(engine: Engine, batch: Any) -> dict[str, Any]:
@@ -141,9 +141,10 @@ def _rounds_of(trainer: Engine) -> Way:
     return run
 
 
-def stock_engine(device: str, attach: Callable[[Engine, nn.Module], None] | None = None) -> Way:
+def stock_engine(
+    model: nn.Module, optimizer: torch.optim.Optimizer, attach: Callable[[Engine, nn.Module], None] | None = None
+) -> Way:
     """An Engine with a step as in ignite's examples, for a dict of losses."""
-    model, optimizer = create_model(device)
 
     def step(engine: Engine, batch: Any) -> dict[str, Tensor]:
         optimizer.zero_grad()
@@ -166,6 +167,10 @@ def _names() -> list[str]:
 def attach_running_averages(trainer: Engine, model: nn.Module) -> None:
     for name in _names():
         RunningAverage(output_transform=lambda output, name=name: output[name].item()).attach(trainer, name)
+
+
+def attach_terminate_on_nan(trainer: Engine, model: nn.Module) -> None:
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
 
 
 def attach_common_handlers(trainer: Engine, model: nn.Module, folder: Path) -> None:
@@ -199,9 +204,7 @@ class _TutorialMeter:
         return f"{torch.tensor(list(self.newest)).median().item():.4f} ({self.total / self.count:.4f})"
 
 
-def tutorial(device: str) -> Way:
-    model, optimizer = create_model(device)
-
+def tutorial(model: nn.Module, optimizer: torch.optim.Optimizer) -> Way:
     def run(batches: Batches) -> None:
         meters: dict[str, _TutorialMeter] = defaultdict(_TutorialMeter)
         end = time.time()
@@ -239,21 +242,22 @@ def _reduce_dict(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def create_ways(device: str, folder: Path) -> dict[str, Way]:
+    model = create_model(device)
+    optimizer = create_optimizer(model)
+    ours_fused = engines.create_optimizer("sgd", model.parameters(), 1e-3, momentum=0.9)
     ways = {
-        "bare": bare(device),
-        "ours": ours(device, folder / "ours"),
-        "ours, our optimizer": ours(device, folder / "ours_fused", fused=True),
-        "tutorials": tutorial(device),
-        "Engine": stock_engine(device),
-        "Engine, 7 RunningAverage": stock_engine(device, attach_running_averages),
+        "bare": bare(model, optimizer),
+        "ours": ours(model, optimizer, folder / "ours"),
+        "ours, our optimizer": ours(model, ours_fused, folder / "ours_fused"),
+        "tutorials": tutorial(model, optimizer),
+        "Engine": stock_engine(model, optimizer),
+        "Engine, 7 RunningAverage": stock_engine(model, optimizer, attach_running_averages),
     }
     if idist.get_world_size() == 1:
         ways |= {
-            "Engine, TerminateOnNan": stock_engine(
-                device, lambda trainer, _: trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
-            ),
+            "Engine, TerminateOnNan": stock_engine(model, optimizer, attach_terminate_on_nan),
             "Engine, common handlers": stock_engine(
-                device, lambda trainer, model: attach_common_handlers(trainer, model, folder / "common")
+                model, optimizer, lambda trainer, model: attach_common_handlers(trainer, model, folder / "common")
             ),
         }
     return ways
@@ -273,23 +277,31 @@ def measure(ways: dict[str, Way], rounds: int, counted: int, device: str) -> dic
             if i:
                 costs[name].append(batches.microseconds())
     # What comes at one place alone, as a line of the log, has its share; what comes at no place of its own has none.
-    return {name: float(np.quantile(np.concatenate(parts), 0.1, axis=0).mean()) for name, parts in costs.items()}
+    return {name: float(np.mean(np.quantile(np.concatenate(c), 0.1, axis=0))) for name, c in costs.items()}
 
 
 def main_process(local_rank: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder:
-        ways = create_ways(options.device, Path(folder))
-        if options.profile:
-            profile(ways["ours"], Batches(options.iterations, options.device, time.thread_time))
-            return
-        costs = measure(ways, options.rounds, options.iterations, options.device)
+    costs: dict[str, list[float]] = defaultdict(list)
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            ways = create_ways(options.device, Path(folder))
+            if options.profile:
+                profile(ways["ours"], Batches(options.iterations, options.device, time.thread_time))
+                return
+            for name, cost in measure(ways, options.rounds, options.iterations, options.device).items():
+                costs[name].append(cost)
     if idist.get_rank() == 0:
-        print(f"{options.processes} processes, {options.rounds} rounds of {options.iterations} iterations")
-        for name, cost in costs.items():
-            added, ratio = cost - costs["bare"], cost / costs["bare"]
-            print(f"{name:26} {cost:8.1f} us an iteration  added {added:7.1f}  ratio {ratio:.3f}")
+        print(f"{options.processes} processes, {options.repeats} x {options.rounds} rounds of {options.iterations}")
+        bare = np.array(costs["bare"])
+        for name, found in costs.items():
+            cost, added = np.mean(found), found - bare
+            error = added.std(ddof=1) / math.sqrt(len(added)) if len(added) > 1 else math.nan
+            print(
+                f"{name:26} {cost:8.1f} us an iteration  added {added.mean():7.1f} +- {error:4.1f}"
+                f"  ratio {cost / bare.mean():.3f}"
+            )
 
 
 def profile(way: Way, batches: Batches) -> None:
@@ -302,7 +314,8 @@ def profile(way: Way, batches: Batches) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=6, help="each with models made anew")
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=100, help="in a round; a multiple of 50")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--device", default="cpu")

@@ -16,6 +16,7 @@ from ignite_imgtools.distributed.gather import all_gather_arrays
 __all__ = ["HostGenerators", "keyed_seed", "seed_all", "seed_step"]
 
 _MASK64 = (1 << 64) - 1
+_HAS_PROCESSES = torch.distributed.is_available()
 
 
 def keyed_seed(seed: int, *keys: int) -> int:
@@ -59,11 +60,16 @@ def seed_step(seed: int, iteration: int) -> None:
     would have. ``random`` and ``numpy.random`` are slower to seed: they are seeded in iteration 1 and go on from
     there, and checkpoints hold where they are (:class:`HostGenerators`).
     """
-    key = keyed_seed(seed, iteration, idist.get_rank())
+    key = keyed_seed(seed, iteration, _rank())
     if iteration == 1:
         seed_all(key)
     else:
         _seed_torch(key)
+
+
+def _rank() -> int:
+    # idist.get_rank() looks at all that could have started processes, which takes as long as all else of a step's seed.
+    return torch.distributed.get_rank() if _HAS_PROCESSES and torch.distributed.is_initialized() else 0
 
 
 class HostGenerators:

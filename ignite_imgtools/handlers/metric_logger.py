@@ -15,7 +15,7 @@ from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import TrainerEvents, register_resumable, register_trainer_events, resumables
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.console import Console
-from ignite_imgtools.handlers.run_files import MetricsFile, WriteGuard, append_text
+from ignite_imgtools.handlers.run_files import MetricsFile, WriteGuard, append_bytes
 from ignite_imgtools.handlers.training_meters import TrainingMeters, TrainingReading
 
 __all__ = ["MetricLogger", "evaluation_line", "training_line"]
@@ -56,6 +56,8 @@ class MetricLogger:
         console: bool = True,
     ):
         self._folder = None if output_dir is None else Path(output_dir)
+        folder = self._folder or Path()
+        self._lines, self._metrics = folder / "log.txt", MetricsFile(folder / "metrics.jsonl")
         self._guard = WriteGuard(f"log.txt and metrics.jsonl in {self._folder}")
         self._meters = TrainingMeters(window, self._log, self._log_epoch)
         self._console_options: dict[str, Any] = {"lines": console, "bar": bar}
@@ -113,7 +115,7 @@ class MetricLogger:
     def _epoch_started(self, trainer: Engine) -> None:
         if self._uncut and self._folder is not None and is_main_process() and not self._guard.off:
             with self._guard:
-                MetricsFile(self._folder / "metrics.jsonl").cut(trainer.state.iteration)
+                self._metrics.cut(trainer.state.iteration)
         self._uncut = False
 
     def _start_bar(self, trainer: Engine) -> None:
@@ -153,9 +155,9 @@ class MetricLogger:
         if self._folder is None or self._guard.off:
             return
         with self._guard:
-            append_text(self._folder / "log.txt", line + "\n")
+            append_bytes(self._lines, f"{line}\n".encode())
             if record is not None:
-                MetricsFile(self._folder / "metrics.jsonl").append(record)
+                self._metrics.append(record)
 
 
 def training_line(reading: TrainingReading) -> str:

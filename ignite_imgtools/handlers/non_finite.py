@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ignite.distributed as idist
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
@@ -82,6 +81,13 @@ class NonFiniteWatch:
         if pending is not None:
             self._check(pending)
 
+    def _check(self, pending: _Pending) -> None:
+        value = pending.read()
+        if math.isfinite(value):
+            self._overflows = 0
+        else:
+            self._judge(pending, value)
+
     def _handlers(self) -> list[tuple[Events, Any]]:
         return [
             (Events.STARTED, self._on_started),
@@ -100,41 +106,37 @@ class NonFiniteWatch:
     def _on_iteration_completed(self, trainer: Engine) -> None:
         state: Any = trainer.state
         output = state.output
-        if type(output) is not dict and not isinstance(output, Mapping):
-            output = {"loss": output} if isinstance(output, int | float | Tensor) else {}
+        if type(output) is not dict:
+            output = _as_mapping(output)
         value = output.get("grad_norm")
         is_norm = value is not None
         if not is_norm:
             value = output.get("loss")
         self._window.append(_Record(state.iteration, output, _image_ids_as_they_are(state.batch)))
-        before = self._pending
         # Between two optimizer steps the norm is an old one.
         if is_norm and not getattr(state, "at_step_boundary", True):
             return
-        self._pending = self._start(value, is_norm)
+        before, self._pending = self._pending, self._start(value, is_norm)
         if before is not None:
             self._check(before)
 
     def _start(self, value: Any, is_norm: bool) -> _Pending | None:
         window, self._window = self._window, []
-        if isinstance(value, int | float):
-            return _Pending(window, is_norm, number=float(value))
-        if not isinstance(value, Tensor) or value.numel() != 1:
+        if not isinstance(value, Tensor):
+            return _Pending(window, is_norm, lambda: float(value)) if isinstance(value, int | float) else None
+        if value.numel() != 1:
             return None
         if value.requires_grad:
             value = value.detach()
         if not is_norm and idist.get_world_size() > 1:
             value = value.clone()
             torch.distributed.all_reduce(value)
-        if self._mailbox is None or self._mailbox.device != value.device:
-            self._mailbox = _Mailbox(value.device)
-        return _Pending(window, is_norm, mailbox=self._mailbox, place=self._mailbox.send(value))
+        mailbox = self._mailbox
+        if mailbox is None or mailbox.device != value.device:
+            mailbox = self._mailbox = _Mailbox(value.device)
+        return _Pending(window, is_norm, mailbox.send(value))
 
-    def _check(self, pending: _Pending) -> None:
-        value = pending.read()
-        if math.isfinite(value):
-            self._overflows = 0
-            return
+    def _judge(self, pending: _Pending, value: float) -> None:
         told = [json.loads(text) for text in all_gather_strings(json.dumps(pending.describe()))]
         scaled = all("loss_scale" in record.output for record in pending.window)
         if pending.is_norm and scaled and all(part["finite"] for part in told):
@@ -145,8 +147,7 @@ class NonFiniteWatch:
         raise NonFiniteError(_message(pending, value, told))
 
 
-@dataclasses.dataclass(slots=True)
-class _Record:
+class _Record(NamedTuple):
     """What is kept of an iteration until its window has been looked at; holds no images."""
 
     iteration: int
@@ -158,18 +159,12 @@ class _Record:
         return {k: float(v) for k, v in known.items() if isinstance(v, int | float | Tensor) and _is_scalar(v)}
 
 
-@dataclasses.dataclass(slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     """A number on its way to the host, and the iterations that went into it."""
 
     window: list[_Record]
     is_norm: bool
-    number: float = 0.0
-    mailbox: _Mailbox | None = None
-    place: int = 0
-
-    def read(self) -> float:
-        return self.number if self.mailbox is None else self.mailbox.read(self.place)
+    read: Callable[[], float]
 
     def describe(self) -> dict[str, Any]:
         """What this process says of its part; only now are the loss terms read."""
@@ -190,26 +185,35 @@ class _Mailbox:
     def __init__(self, device: torch.device):
         self.device = device
         buffer = torch.zeros(2, dtype=torch.float32, pin_memory=device.type == "cuda")
-        self._numbers: np.ndarray = buffer.numpy()  # the same memory, read without an operation of torch
         self._places = buffer.unbind()
+        numbers = memoryview(buffer.numpy())  # type: ignore[arg-type]  # the same memory, read without an operation of torch
+        readers = [functools.partial(numbers.__getitem__, place) for place in range(2)]
         self._events: list[Any] = [torch.cuda.Event() if device.type == "cuda" else None for _ in range(2)]
+        self._readers: list[Callable[[], float]] = [
+            reader if event is None else functools.partial(_read_after, event, reader)
+            for reader, event in zip(readers, self._events, strict=True)
+        ]
         self._next = 0
 
-    def send(self, value: Tensor) -> int:
-        """Start the copy of ``value``; returns its place, good until the next but one is sent."""
+    def send(self, value: Tensor) -> Callable[[], float]:
+        """Start the copy of ``value``; what is returned waits for it and reads it, until the next but one is sent."""
         place, self._next = self._next, 1 - self._next
         self._places[place].copy_(value if value.ndim == 0 else value.reshape(()), non_blocking=True)
         event = self._events[place]
         if event is not None:
             event.record(torch.cuda.current_stream(self.device))
-        return place
+        return self._readers[place]
 
-    def read(self, place: int) -> float:
-        """Wait for the copy and return the number."""
-        event = self._events[place]
-        if event is not None:
-            event.synchronize()
-        return float(self._numbers[place])
+
+def _read_after(event: Any, read: Callable[[], float]) -> float:
+    event.synchronize()
+    return read()
+
+
+def _as_mapping(output: Any) -> Mapping[str, Any]:
+    if isinstance(output, Mapping):
+        return output
+    return {"loss": output} if isinstance(output, int | float | Tensor) else {}
 
 
 def _is_scalar(value: Any) -> bool:

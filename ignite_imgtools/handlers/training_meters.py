@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from numbers import Real
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ignite.engine import Engine, Events
 from torch import Tensor
@@ -20,8 +19,7 @@ from ignite_imgtools.metrics import MeterBank
 __all__ = ["TermReading", "TrainingMeters", "TrainingReading"]
 
 
-@dataclass(frozen=True)
-class TermReading:
+class TermReading(NamedTuple):
     """One term of the step's output.
 
     Attributes:
@@ -35,8 +33,7 @@ class TermReading:
     interval_mean: float
 
 
-@dataclass(frozen=True)
-class TrainingReading:
+class TrainingReading(NamedTuple):
     """A trainer after an iteration; times in seconds of this process.
 
     Attributes:

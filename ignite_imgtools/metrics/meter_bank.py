@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import chain
 from numbers import Real
-from operator import itemgetter
+from operator import add, attrgetter, is_, itemgetter, mul
 from typing import Any, NamedTuple
 
 import ignite.distributed as idist
@@ -19,8 +20,6 @@ from ignite_imgtools.distributed import all_gather_arrays
 
 __all__ = ["MeterBank", "MeterMeans", "WindowStatistics"]
 
-# Columns of the sums: value times batch size, since the reset and since the interval began; then batch size likewise.
-_TOTALS, _COUNTS, _INTERVAL = slice(0, 2), slice(2, 4), slice(1, 4, 2)
 _ROWS_ON_WIRE = 64
 _NAN = float("nan")
 
@@ -54,8 +53,70 @@ class _Segment:
         # What needs a graph or a shape taken off is found out once, for it costs time at every step.
         tensors = [value for value in self.pick(values) if isinstance(value, Tensor)]
         self.clean = any(value.requires_grad or value.ndim for value in tensors)
+        self.vector = _find_vector(self.pick(values))
         self.rows: list[Sequence[Any]] = []
         self.batch_sizes: list[Any] = []
+
+    def take(self) -> list[Sequence[Any]]:
+        """The values of each name and the batch sizes, to be forgotten here; a vector counts as one name."""
+        columns: list[Sequence[Any]] = [*zip(*self.rows, strict=True), self.batch_sizes]
+        self.rows, self.batch_sizes = [], []
+        if self.vector is not None:
+            vectors = _vectors_of(columns[self.vector])
+            if vectors is not None:
+                columns[self.vector] = [vectors]
+        return columns
+
+
+def _find_vector(row: Sequence[Any]) -> slice | None:
+    """Where neighbours are the elements of one vector, as the loss terms of ``GradientUpdate`` are."""
+    bases = [value._base if isinstance(value, Tensor) else None for value in row]
+    for first, base in enumerate(bases):
+        if base is not None and base.ndim == 1 and all(other is base for other in bases[first : first + len(base)]):
+            return slice(first, first + len(base))
+    return None
+
+
+def _vectors_of(columns: Sequence[Sequence[Tensor]]) -> Sequence[Tensor] | None:
+    """The vector of each step whose elements are in ``columns``; ``None`` if that is not so in every step."""
+    vectors, *others = [list(map(_base_of, column)) for column in columns]
+    if any(vector is None or vector.shape != (len(columns),) for vector in vectors):
+        return None
+    if not all(all(map(is_, vectors, bases)) for bases in others):
+        return None
+    if any(set(map(Tensor.storage_offset, column)) != {place} for place, column in enumerate(columns)):
+        return None
+    return vectors
+
+
+_base_of = attrgetter("_base")
+
+
+class _Meter:
+    """The sums of one name and its newest values; of so few numbers plain Python makes less work than NumPy."""
+
+    __slots__ = ("newest", "sums")
+
+    def __init__(self) -> None:
+        # Value times batch size, since the reset and since the interval began; then batch size likewise.
+        self.sums = [0.0, 0.0, 0.0, 0.0]
+        self.newest: list[float] = []
+
+    def add(self, values: list[float], weights: Sequence[float], count: float, window: int) -> None:
+        """Add values with the weights, which sum to ``count``."""
+        products = list(map(mul, values, weights))
+        if min(weights) <= 0:
+            # A process without images has no loss: what it reports, often nan, has no weight.
+            products = [product if weight > 0 else 0.0 for product, weight in zip(products, weights, strict=True)]
+        total, recent, total_count, recent_count = self.sums
+        # From left to right: built-in sum() has been more exact since Python 3.12, so that its bits depend on when
+        # the bank is read.
+        self.sums = [reduce(add, products, total), reduce(add, products, recent)]
+        self.sums += [total_count + count, recent_count + count]
+        self.newest = (self.newest + values)[-window:]
+
+    def start_interval(self) -> None:
+        self.sums[1] = self.sums[3] = 0.0
 
 
 class MeterBank:
@@ -90,10 +151,7 @@ class MeterBank:
 
     def reset(self) -> None:
         """Forget every value and name."""
-        self._index: dict[str, int] = {}
-        self._sums = np.zeros((0, 4))
-        self._values = np.zeros((0, self.window))  # newest last
-        self._lengths = np.zeros(0, dtype=np.int64)  # how many of them are there
+        self._meters: dict[str, _Meter] = {}
         self._segments: list[_Segment] = []
         self._segment: _Segment | None = None
 
@@ -126,43 +184,25 @@ class MeterBank:
         pending = [segment for segment in self._segments if segment.rows]
         if not pending:
             return
-        columns = [column for s in pending for column in (*zip(*s.rows, strict=True), s.batch_sizes)]
-        arrays = iter(_columns_to_host(columns))
-        for segment in pending:
-            values = [next(arrays) for _ in segment.names]
-            batch_sizes = next(arrays)
-            if values:
-                self._accumulate(segment.names, np.concatenate(values).reshape(len(values), -1), batch_sizes)
-            segment.rows, segment.batch_sizes = [], []
+        columns = [segment.take() for segment in pending]
+        lists = iter(_columns_to_host(list(chain.from_iterable(columns))))
+        for segment, own in zip(pending, columns, strict=True):
+            *values, weights = [next(lists) for _ in own]
+            count = float(sum(weights))
+            steps = len(weights)
+            names = iter(segment.names)
+            for column in values:
+                # Of a vector the elements of a step are next to each other.
+                size = len(column) // steps
+                for place in range(size):
+                    self._meter(next(names)).add(column[place::size], weights, count, self.window)
         self._segments = [self._segments[-1]]
 
-    def _rows(self, names: Sequence[str]) -> slice | np.ndarray:
-        new = [name for name in names if name not in self._index]
-        if new:
-            self._index.update(zip(new, range(len(self._index), len(self._index) + len(new)), strict=True))
-            self._sums = np.concatenate([self._sums, np.zeros((len(new), 4))])
-            self._values = np.concatenate([self._values, np.full((len(new), self.window), _NAN)])
-            self._lengths = np.concatenate([self._lengths, np.zeros(len(new), dtype=np.int64)])
-        if list(names) == list(self._index):  # the usual case, and a view is quicker than a selection
-            return slice(None)
-        return np.array([self._index[name] for name in names], dtype=np.int64)
-
-    def _accumulate(self, names: Sequence[str], values: np.ndarray, batch_sizes: np.ndarray) -> None:
-        """Add ``values`` ``[names, steps]`` with weights ``[steps]``."""
-        rows, steps = self._rows(names), len(batch_sizes)
-        running = np.empty((len(names), 2, steps + 1))
-        running[:, :, 0] = self._sums[rows, _TOTALS]
-        running[:, :, 1:] = (values * batch_sizes)[:, None]
-        if batch_sizes.min() <= 0:
-            # A process without images has no loss: what it reports, often nan, has no weight.
-            running[:, :, 1:][:, :, batch_sizes <= 0] = 0.0
-        # np.sum adds pairwise, so its bits would depend on when the bank is read; a running sum is sequential.
-        self._sums[rows, _TOTALS] = np.add.accumulate(running, axis=2)[:, :, -1]
-        self._sums[rows, _COUNTS] += batch_sizes.sum()
-        if steps < self.window:
-            values = np.concatenate((self._values[rows], values), axis=1)
-        self._values[rows] = values[:, -self.window :]
-        self._lengths[rows] = np.minimum(self._lengths[rows] + steps, self.window)
+    def _meter(self, name: str) -> _Meter:
+        meter = self._meters.get(name)
+        if meter is None:
+            meter = self._meters[name] = _Meter()
+        return meter
 
     def window_statistics(self) -> dict[str, WindowStatistics]:
         """Median (the lower one, as torch's), average, maximum and newest value of each name's window.
@@ -170,47 +210,47 @@ class MeterBank:
         They are of this process alone; a nan in the window makes them nan.
         """
         self.flush()
-        windows = zip(self._values.tolist(), self._lengths.tolist(), strict=True)
-        return {
-            name: _statistics(row[-length:] if length else [])
-            for name, (row, length) in zip(self._index, windows, strict=True)
-        }
+        return {name: _statistics(meter.newest) for name, meter in self._meters.items()}
 
     def means(self) -> dict[str, MeterMeans]:
         """Means weighted by batch size over all processes. Call it on every process: it is one reduction."""
         self.flush()
-        names, sums = _sum_over_processes(list(self._index), self._sums)
+        sums = _sum_over_processes({name: meter.sums for name, meter in self._meters.items()})
         return {
             name: MeterMeans(total / count if count else _NAN, recent / recent_count if recent_count else _NAN)
-            for name, (total, recent, count, recent_count) in zip(names, sums.tolist(), strict=True)
+            for name, (total, recent, count, recent_count) in sums.items()
         }
 
     def start_interval(self) -> None:
         """Begin a new interval: :attr:`MeterMeans.interval` tells of what is appended from here on."""
         self.flush()
-        self._sums[:, _INTERVAL] = 0.0
+        for meter in self._meters.values():
+            meter.start_interval()
 
     def drop(self, name: str) -> None:
         """Forget the values of one name."""
         self.flush()
-        if name in self._index:
-            row = self._index[name]
-            self._sums[row], self._values[row], self._lengths[row] = 0.0, _NAN, 0
+        if name in self._meters:
+            self._meters[name] = _Meter()
 
     def state_dict(self) -> dict[str, Any]:
         """The state of every process, by rank, as float64 tensors. Call it on every process."""
         self.flush()
+        meters = list(self._meters.values())
+        values = np.full((len(meters), self.window), _NAN)  # newest last
+        for row, meter in zip(values, meters, strict=True):
+            row[self.window - len(meter.newest) :] = meter.newest
         gathered = all_gather_arrays(
             {
-                "names": np.frombuffer("\n".join(self._index).encode(), dtype=np.uint8),
-                "sums": self._sums,
-                "values": self._values,
-                "lengths": self._lengths,
+                "names": _as_bytes(self._meters),
+                "sums": np.array([meter.sums for meter in meters], dtype=np.float64).reshape(-1, 4),
+                "values": values,
+                "lengths": np.array([len(meter.newest) for meter in meters], dtype=np.int64),
             }
         )
         processes = [
             {
-                "names": arrays["names"].tobytes().decode().split("\n") if arrays["lengths"].size else [],
+                "names": _from_bytes(arrays["names"]) if arrays["lengths"].size else [],
                 **{key: torch.from_numpy(arrays[key].copy()) for key in ("sums", "values", "lengths")},
             }
             for arrays in gathered
@@ -231,16 +271,15 @@ class MeterBank:
                 self._add_process(process, with_window=rank == 0)
 
     def _add_process(self, process: Mapping[str, Any], *, with_window: bool) -> None:
-        rows = self._rows(process["names"])
-        self._sums[rows] += process["sums"].numpy()
-        if with_window and process["names"]:
-            kept = process["values"].numpy()[:, -self.window :]
-            self._values[rows, -kept.shape[1] :] = kept
-            self._lengths[rows] = np.minimum(process["lengths"].numpy(), self.window)
+        columns = (process["sums"].tolist(), process["values"].tolist(), process["lengths"].tolist())
+        for name, sums, values, length in zip(process["names"], *columns, strict=True):
+            meter = self._meter(name)
+            meter.sums = list(map(add, meter.sums, sums))
+            if with_window:
+                meter.newest = values[len(values) - length :][-self.window :]
 
 
 def _statistics(newest: list[float]) -> WindowStatistics:
-    # Of so few numbers Python finds the median in a third of NumPy's time.
     if not newest:
         return _NEVER_UPDATED
     avg = sum(newest) / len(newest)
@@ -265,60 +304,73 @@ def _detached_scalar(value: Any) -> Any:
     return value.detach().reshape(()) if isinstance(value, Tensor) else value
 
 
-def _columns_to_host(columns: Sequence[Sequence[Any]]) -> list[np.ndarray]:
-    """Columns of numbers or 0-dim tensors as float64 arrays, with one copy for each device that holds tensors."""
+def _columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
+    """Columns of numbers, or of tensors of one size, as lists, with one copy for each device that holds tensors."""
     try:
         return _alike_columns_to_host(columns)
     except (TypeError, RuntimeError):  # a column of numbers and tensors in turn, or of two devices: one by one
-        return [np.array([float(value) for value in column], dtype=np.float64) for column in columns]
+        return [list(chain.from_iterable(map(_to_floats, column))) for column in columns]
 
 
-def _alike_columns_to_host(columns: Sequence[Sequence[Any]]) -> list[np.ndarray]:
+def _to_floats(value: Any) -> list[float]:
+    return value.double().ravel().tolist() if isinstance(value, Tensor) else [float(value)]
+
+
+def _alike_columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
     # To look at every value costs as much as to copy it: the first stands for its column.
-    arrays: list[np.ndarray] = [np.empty(0)] * len(columns)
-    by_device: dict[torch.device, dict[torch.dtype, list[int]]] = {}
+    lists: list[list[float]] = [[]] * len(columns)
+    groups: dict[torch.device, dict[tuple[torch.dtype, int], list[int]]] = {}
     for i, column in enumerate(columns):
         first = column[0]
         if isinstance(first, Tensor):
-            by_device.setdefault(first.device, {}).setdefault(first.dtype, []).append(i)
+            groups.setdefault(first.device, {}).setdefault((first.dtype, first.numel()), []).append(i)
         else:
-            arrays[i] = np.array(column, dtype=np.float64)
-    for device, by_dtype in by_device.items():
-        # float64 holds every value of the narrower types; MPS has no float64.
-        widest = torch.float32 if device.type == "mps" else torch.float64
-        stacked = [
-            torch.stack(list(chain.from_iterable(columns[i] for i in group))).to(widest) for group in by_dtype.values()
-        ]
-        host = (stacked[0] if len(stacked) == 1 else torch.cat(stacked)).cpu().double().numpy()
+            lists[i] = list(map(float, column))
+    for device, group in groups.items():
+        parts = [torch.stack(list(chain.from_iterable(columns[i] for i in own))).ravel() for own in group.values()]
+        if len({part.dtype for part in parts}) > 1:
+            # float64 holds every value of the narrower types; MPS has no float64.
+            parts = [part.to(torch.float32 if device.type == "mps" else torch.float64) for part in parts]
+        host = list(map(float, (parts[0] if len(parts) == 1 else torch.cat(parts)).tolist()))
         start = 0
-        for i in chain.from_iterable(by_dtype.values()):
-            arrays[i] = host[start : start + len(columns[i])]
-            start += len(columns[i])
-    return arrays
+        for (_, size), own in group.items():
+            for i in own:
+                end = start + size * len(columns[i])
+                lists[i] = host[start:end]
+                start = end
+    return lists
 
 
-def _sum_over_processes(names: list[str], rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+def _as_bytes(names: Iterable[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
+
+
+def _from_bytes(names: np.ndarray) -> list[str]:
+    return names.tobytes().decode().split("\n")
+
+
+def _sum_over_processes(sums: dict[str, list[float]]) -> dict[str, list[float]]:
     """Sum the rows of all processes by name, in one all-reduce where all processes have the same names."""
     world_size = idist.get_world_size()
     if world_size == 1:
-        return names, rows
+        return sums
     # Same number of rows on the wire on all processes, and a fingerprint of the names in front: every process sees
     # when they differ, and only then are names exchanged.
-    capacity = max(1, -(-len(names) // _ROWS_ON_WIRE)) * _ROWS_ON_WIRE
-    fingerprint = [float(zlib.crc32("\n".join(names).encode())), float(len(names))]
-    payload = np.zeros(2 + capacity * rows.shape[1])
+    capacity = max(1, -(-len(sums) // _ROWS_ON_WIRE)) * _ROWS_ON_WIRE
+    rows = np.array(list(sums.values()), dtype=np.float64).reshape(-1, 4)
+    fingerprint = [float(zlib.crc32(_as_bytes(sums).tobytes())), float(len(sums))]
+    payload = np.zeros(2 + 4 * capacity)
     payload[:2] = fingerprint
     payload[2 : 2 + rows.size] = rows.ravel()
     reduced = idist.all_reduce(torch.from_numpy(payload))
     assert isinstance(reduced, Tensor)
     summed = reduced.cpu().numpy()
     if summed[:2].tolist() == [world_size * number for number in fingerprint]:
-        return names, summed[2 : 2 + rows.size].reshape(rows.shape)
+        return dict(zip(sums, summed[2 : 2 + rows.size].reshape(rows.shape).tolist(), strict=True))
 
-    gathered = all_gather_arrays({"names": np.frombuffer("\n".join(names).encode(), dtype=np.uint8), "rows": rows})
-    sums: dict[str, np.ndarray] = {}
-    for arrays in gathered:
-        text = arrays["names"].tobytes().decode()
-        for name, row in zip(text.split("\n") if len(arrays["rows"]) else [], arrays["rows"], strict=True):
-            sums[name] = sums[name] + row if name in sums else row
-    return list(sums), np.stack(list(sums.values()))
+    found: dict[str, list[float]] = {}
+    for arrays in all_gather_arrays({"names": _as_bytes(sums), "rows": rows}):
+        names = _from_bytes(arrays["names"]) if len(arrays["rows"]) else []
+        for name, row in zip(names, arrays["rows"].tolist(), strict=True):
+            found[name] = list(map(add, found[name], row)) if name in found else row
+    return found

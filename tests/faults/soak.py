@@ -3,17 +3,19 @@
 The run is one of the recipes as a user starts it, on a small built-in set: two processes with two loader workers each
 for training and two for evaluation, an evaluation with all its files, pictures and plots after every epoch, and a
 checkpoint too. While it goes on, ``/proc`` tells of each process, every few seconds: resident memory (RSS), memory of
-its own (USS, private pages), open files, threads. Tensors that loader workers hand over are open files too; how many
-of them are under way changes from moment to moment, and so these are counted by themselves.
+its own (USS, private pages), open files, threads; and the process itself says how much of its memory its C allocator
+has given out (``soak_inside``), which a leak makes grow and free pieces between others do not. Tensors that loader
+workers hand over are open files too; how many of them are under way changes from moment to moment, and so these are
+counted by themselves.
 
     python -m tests.faults.soak --hours 2 --csv soak.csv
     python -m tests.faults.soak --report soak.csv        # of a run that is over, or still going on
 
-prints a line for each process: the slope of its memory by least squares, in MB an hour with its standard error, after
-the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many files and threads it had in the
-first and the second half of what is left. A file is open, and a thread runs, while a checkpoint is written: what must
-not grow is the smallest number of each half. Of the tensors under way it is the largest number, and only by less than
-four.
+prints a line for each process: the slopes of its memory by least squares, in MB an hour, those of USS and of what is in
+use with their standard errors, after the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many
+files and threads it had in the first and the second half of what is left. A file is open, and a thread runs, while a
+checkpoint is written: what must not grow is the smallest number of each half. Of the tensors under way it is the
+largest number, and only by less than four.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -37,6 +40,7 @@ import numpy as np
 __all__ = ["Sample", "Trend", "read_samples", "run_soak", "sample_session", "trends"]
 
 _ROOT = Path(__file__).resolve().parents[2]
+_INSIDE = Path(__file__).parent / "soak_inside"  # holds the sitecustomize.py
 _MEBIBYTE = 2**20
 # Batches come in one piece each; how many are under way changes.
 _BATCHES = 4
@@ -62,6 +66,7 @@ class Sample(NamedTuple):
     files: int
     tensors: int
     threads: int
+    in_use_mb: float
 
 
 class Trend(NamedTuple):
@@ -72,8 +77,11 @@ class Trend(NamedTuple):
     rss_slope: float
     uss_slope: float
     uss_error: float
+    in_use_slope: float
+    in_use_error: float
     rss_mb: float
     uss_mb: float
+    in_use_mb: float
     files: tuple[int, int, int]
     threads: tuple[int, int, int]
     tensors: tuple[int, int]
@@ -85,8 +93,12 @@ class Trend(NamedTuple):
         return files_and_threads and self.tensors[1] < self.tensors[0] + _BATCHES
 
 
-def sample_session(leader: int, seconds: float, epoch: int) -> list[Sample]:
-    """One sample of each process of the session that ``leader`` began; those that end meanwhile are left out."""
+def sample_session(leader: int, seconds: float, epoch: int, inside: Path | None = None) -> list[Sample]:
+    """One sample of each process of the session that ``leader`` began; those that end meanwhile are left out.
+
+    Args:
+        inside: the folder where they say what is in use; it is nan of those that do not.
+    """
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError, ValueError):
@@ -102,8 +114,16 @@ def sample_session(leader: int, seconds: float, epoch: int) -> list[Sample]:
             uss = sum(int(pages[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
             files, tensors = _open_files(place / "fd")
             threads = len(list((place / "task").iterdir()))
-            samples.append(Sample(seconds, epoch, role, pid, round(rss, 3), round(uss, 3), files, tensors, threads))
+            sizes = (round(rss, 3), round(uss, 3))
+            samples.append(Sample(seconds, epoch, role, pid, *sizes, files, tensors, threads, _in_use(inside, pid)))
     return samples
+
+
+def _in_use(inside: Path | None, pid: int) -> float:
+    try:
+        return math.nan if inside is None else float((inside / f"{pid}.txt").read_text())
+    except FileNotFoundError:
+        return math.nan
 
 
 def _open_files(folder: Path) -> tuple[int, int]:
@@ -141,7 +161,7 @@ def _command(pid: int) -> str:
 def read_samples(path: Path) -> list[Sample]:
     """The samples of a csv; the last line may be half written."""
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["threads"]]
+        rows = [row for row in csv.DictReader(file) if row["in_use_mb"]]
     return [
         Sample(
             float(row["seconds"]),
@@ -153,6 +173,7 @@ def read_samples(path: Path) -> list[Sample]:
             int(row["files"]),
             int(row["tensors"]),
             int(row["threads"]),
+            float(row["in_use_mb"]),
         )
         for row in rows
     ]
@@ -174,7 +195,18 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
     whole = {key: own for key, own in by_process.items() if len(own) == len(times)}
     found = [_trend(role, pid, own) for (role, pid), own in whole.items()]
     total = [
-        Sample(at[0].seconds, at[0].epoch, "all", 0, sum(s.rss_mb for s in at), sum(s.uss_mb for s in at), 0, 0, 0)
+        Sample(
+            at[0].seconds,
+            at[0].epoch,
+            "all",
+            0,
+            sum(s.rss_mb for s in at),
+            sum(s.uss_mb for s in at),
+            0,
+            0,
+            0,
+            sum(s.in_use_mb for s in at if not math.isnan(s.in_use_mb)),
+        )
         for at in zip(*whole.values(), strict=True)
     ]
     return [*found, _trend("all", 0, total)] if total else found
@@ -189,8 +221,10 @@ def _trend(role: str, pid: int, samples: Sequence[Sample]) -> Trend:
         slope([sample.rss_mb for sample in samples], hours)[0],
         uss_slope,
         uss_error,
+        *slope([sample.in_use_mb for sample in samples], hours),
         samples[-1].rss_mb,
         samples[-1].uss_mb,
+        samples[-1].in_use_mb,
         _halves([sample.files for sample in samples]),
         _halves([sample.threads for sample in samples]),
         _largest_of_halves([sample.tensors for sample in samples]),
@@ -245,10 +279,13 @@ def run_soak(
     """
     program = [sys.executable, "-m", "ignite_imgtools"]
     environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    data, run, said = folder / "data", folder / "run", folder / "output.txt"
+    data, run, said, inside = folder / "data", folder / "run", folder / "output.txt", folder / "inside"
+    inside.mkdir(parents=True, exist_ok=True)
     if not data.exists():
         subprocess.run([*program, "make-data", _DATA[0], str(data), *_DATA[1:]], env=environment, check=True)
     launch = ["--nproc-per-node", str(processes), "--num-workers", str(workers)]
+    environment["PYTHONPATH"] += f"{os.pathsep}{_INSIDE}"
+    environment |= {"SOAK_INSIDE": str(inside), "SOAK_INSIDE_EVERY": str(every / 2)}
     command = [*program, "train", *_RECIPE, "--data", str(data), "--output-dir", str(run), *launch, *extra]
     with said.open("w") as output, table.open("w", newline="") as rows:
         writer = csv.writer(rows)
@@ -258,7 +295,7 @@ def run_soak(
         try:
             done = _Epochs(run / "metrics.jsonl")
             while (now := time.monotonic() - begin) < seconds or done.count() < epochs:
-                writer.writerows(sample_session(process.pid, round(now, 1), done.count()))
+                writer.writerows(sample_session(process.pid, round(now, 1), done.count(), inside))
                 rows.flush()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(every)
@@ -298,10 +335,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _describe(found: Iterable[Trend]) -> str:
-    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'USS MB':>8} {'MB/h':>8} {'+-':>6}   "
-    head += "files          threads        tensors"
+    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'USS MB':>8} {'MB/h':>8} {'+-':>6} "
+    head += f"{'in use':>8} {'MB/h':>8} {'+-':>6}   files          threads        tensors"
     lines = [
-        f"{t.role:18} {t.rss_mb:8.1f} {t.rss_slope:8.2f} {t.uss_mb:8.1f} {t.uss_slope:8.2f} {t.uss_error:6.2f}   "
+        f"{t.role:18} {t.rss_mb:8.1f} {t.rss_slope:8.2f} {t.uss_mb:8.1f} {t.uss_slope:8.2f} {t.uss_error:6.2f} "
+        + f"{t.in_use_mb:8.1f} {t.in_use_slope:8.2f} {t.in_use_error:6.2f}   "
         + ("" if not t.pid else "{}, {} (<={})    {}, {} (<={})    <={}, <={}".format(*t.files, *t.threads, *t.tensors))
         for t in found
     ]

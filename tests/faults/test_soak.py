@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -28,11 +29,14 @@ def test_files_and_threads_of_a_training_do_not_grow(tmp_path: Path) -> None:
     assert found.keys() == {"launcher", "worker 0", "worker 1", "all"}
     assert all(trend.steady for trend in found.values()), found
     assert 50 < found["launcher"].uss_mb <= found["launcher"].rss_mb
+    # Workers are forks, and do not say.
+    says = {role for role, trend in found.items() if trend.in_use_mb > 0}
+    assert says == ({"launcher", "all"} if hasattr(ctypes.CDLL(None), "mallinfo2") else set())
 
 
 def _samples(files: list[int], tensors: int = 0) -> list[Sample]:
     return [
-        Sample(360.0 * place, place, "launcher", 7, 100.0, 50 + 0.5 * place, number, tensors * place, 3)
+        Sample(360.0 * place, place, "launcher", 7, 100.0, 50 + 0.5 * place, number, tensors * place, 3, 40 - place)
         for place, number in enumerate(files)
     ]
 
@@ -42,6 +46,7 @@ def test_what_grows_is_seen() -> None:
     assert [trend.role for trend in found] == ["launcher", "all"]
     assert found[0].uss_slope == pytest.approx(5.0)  # half a megabyte in a tenth of an hour
     assert found[0].rss_slope == 0
+    assert found[0].in_use_slope == pytest.approx(-10.0)
     assert found[0].files == (5, 5, 9)
     assert all(trend.steady for trend in found)
     assert not trends(_samples([5, 5, 6, 5, 6, 6, 6, 7]), 0)[0].steady

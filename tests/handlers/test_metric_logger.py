@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -55,11 +54,9 @@ def test_the_line_is_the_one_people_know() -> None:
     assert training_line(_READING) == (
         "Epoch: [1]  [10/25]  eta: 0:01:12  lr: 0.001000  loss: 0.0909 (0.2745)  time: 0.0103  data: 0.0002"
     )
-    early = dataclasses.replace(_READING, position=7, lr=[])
+    early = _READING._replace(position=7, lr=[])
     assert training_line(early).startswith("Epoch: [1]  [ 7/25]  eta: 0:01:12  loss: ")
-    assert training_line(dataclasses.replace(_READING, epoch_length=None, eta=None)).startswith(
-        "Epoch: [1]  [10/?]  eta: ?  lr: "
-    )
+    assert training_line(_READING._replace(epoch_length=None, eta=None)).startswith("Epoch: [1]  [10/?]  eta: ?  lr: ")
     assert evaluation_line("val", 2, {"bbox/AP": math.nan}) == "Evaluation: [2]  val/bbox/AP: nan"
 
 

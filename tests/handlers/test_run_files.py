@@ -11,7 +11,7 @@ import pytest
 from ignite_imgtools.handlers.run_files import (
     MetricsFile,
     WriteGuard,
-    append_text,
+    append_bytes,
     read_metrics,
     to_json,
     write_atomically,
@@ -30,7 +30,7 @@ def test_a_metrics_file_is_cut_at_an_iteration_and_keeps_the_bytes_of_the_rest(t
     for iteration in (1, 2, 3, 4):
         file.append({"iteration": iteration, "value": 1 / 3})
     before = file.path.read_bytes()
-    append_text(file.path, '{"iteration": 5, "val')
+    append_bytes(file.path, b'{"iteration": 5, "val')
     assert [record["iteration"] for record in read_metrics(file.path)] == [1, 2, 3, 4]
     file.cut(4)
     assert file.path.read_bytes() == before

@@ -87,6 +87,44 @@ def test_appending_computes_nothing_and_reading_stacks_once() -> None:
         assert (counter.stacks, counter.scalars) == (1, 0)
 
 
+def test_elements_of_one_vector_are_copied_together() -> None:
+    together, apart = MeterBank(5), MeterBank(5)
+    generator = torch.Generator().manual_seed(0)
+    for i in range(9):
+        terms = torch.randn(3, generator=generator)
+        step = {"loss": terms.sum(), **dict(zip("abc", terms.unbind(), strict=True)), "norm": torch.tensor(float(i))}
+        if i == 4:  # in another order, of another vector, or no element at all: what counts is the name
+            step["a"], step["b"] = step["b"], step["a"]
+        if i == 5:
+            step["c"] = torch.ones(4)[2]
+        if i == 6:
+            step["b"] = torch.tensor(7.0)
+        together.append(step, i + 1)
+        apart.append({name: value.clone() for name, value in step.items()}, i + 1)
+        if i in (2, 6, 8):
+            assert together.window_statistics() == apart.window_statistics()
+            assert together.means() == apart.means()
+    assert list(together.means()) == ["loss", "a", "b", "c", "norm"]
+
+
+def test_a_vector_is_stacked_as_one() -> None:
+    bank = MeterBank()
+    for step in range(4):
+        terms = torch.full((3,), float(step))
+        bank.append({"loss": terms.sum(), **dict(zip("abc", terms.unbind(), strict=True))})
+    sizes = []
+
+    class Stacks(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.stack.default:
+                sizes.append((len(args[0]), args[0][0].numel()))
+            return func(*args, **(kwargs or {}))
+
+    with Stacks():
+        assert bank.window_statistics()["c"].value == 3.0
+    assert sizes == [(4, 1), (4, 3)]
+
+
 def test_reading_cuda_meters_waits_once() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
