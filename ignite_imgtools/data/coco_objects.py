@@ -25,6 +25,7 @@ from .segmentations import (
 __all__ = ["ObjectColumns", "as_int", "came_of"]
 
 _MAX_ID = 2**62
+_ABSENT = object()
 
 
 class ObjectColumns:
@@ -39,8 +40,11 @@ class ObjectColumns:
 
     def __init__(self, rows: list[Any], report: Callable[[str, str, str, str, str], None]):
         self._report = report
-        self.good = np.fromiter((type(row) is dict for row in rows), bool, len(rows))
-        self.rows: list[dict[str, Any]] = [row if type(row) is dict else {} for row in rows]
+        self.good = np.ones(len(rows), bool)
+        self.rows: list[dict[str, Any]] = rows
+        if set(map(type, rows)) - {dict}:
+            self.good = np.array([type(row) is dict for row in rows])
+            self.rows = [row if type(row) is dict else {} for row in rows]
         for number in np.flatnonzero(~self.good).tolist():
             report(f"annotations[{number}]", "annotation", "an object", shown(rows[number]), "correct it")
         self.image = np.full(len(rows), -1)
@@ -194,8 +198,11 @@ class ObjectColumns:
 
     def areas(self, boxes: np.ndarray, segmentations: Segmentations | None) -> np.ndarray:
         """Areas as the file has them; where it has none, that of the mask, or of the box."""
-        areas = _numbers(list(zip(self._column("area", -1.0), strict=True)), 1)[:, 0]
-        absent = np.fromiter(("area" not in row for row in self.rows), bool, len(self.rows))
+        column = self._column("area", _ABSENT)
+        absent = np.zeros(len(column), bool)
+        if _ABSENT in column:
+            absent = np.array([entry is _ABSENT for entry in column])
+        areas = _single_numbers(column)
         wrong = ~((areas >= 0) & (areas <= (2 * self._reach()) ** 2)) & ~absent
         self._refuse(
             wrong, "area", "a number from 0 that fits the image", lambda number: came_of(self.rows[number], "area")
@@ -234,6 +241,13 @@ def _numbers(rows: list[Any], count: int) -> np.ndarray:
             with suppress(TypeError, OverflowError):
                 numbers[:] = array("d", row)
     return table
+
+
+def _single_numbers(entries: list[Any]) -> np.ndarray:
+    if set(map(type, entries)) <= {int, float}:
+        with suppress(OverflowError):
+            return np.array(entries, np.float64)
+    return _numbers([(entry,) for entry in entries], 1)[:, 0]
 
 
 def _came_of_keypoints(row: dict[str, Any], points: np.ndarray) -> str:

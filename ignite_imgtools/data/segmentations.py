@@ -112,8 +112,9 @@ def well_formed_segmentations(found: list[Any], sizes: list[list[int]]) -> Segme
         found: segmentations as they stand in a COCO file, one for each object.
         sizes: height and width of the image of each.
     """
-    polygons = list(chain.from_iterable(entry for entry in found if type(entry) is list))
-    if not all(type(polygon) is list for polygon in polygons):
+    lists = [entry if type(entry) is list else () for entry in found]
+    polygons = list(chain.from_iterable(lists))
+    if set(map(type, polygons)) - {list}:
         return None
     lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
     if (lengths < 6).any() or (lengths % 2).any():
@@ -128,7 +129,7 @@ def well_formed_segmentations(found: list[Any], sizes: list[list[int]]) -> Segme
         ]
     except (TypeError, OverflowError, BadSegmentation):
         return None
-    owned = np.fromiter((len(entry) if type(entry) is list else 0 for entry in found), np.int64, len(found))
+    owned = np.fromiter(map(len, lists), np.int64, len(lists))
     flat = Ragged(np.frombuffer(values, np.float64), starts_of(lengths))
     return Segmentations(flat, starts_of(owned), pack_bytes(counts))
 
