@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ignite_imgtools.distributed.gather import all_gather_arrays
 __all__ = ["HostGenerators", "keyed_seed", "seed_all", "seed_step"]
 
 _MASK64 = (1 << 64) - 1
+_STEPS = int.from_bytes(b"steps", "big")  # apart from the streams of (seed, epoch, image)
 _HAS_PROCESSES = torch.distributed.is_available()
 
 
@@ -28,13 +30,14 @@ def keyed_seed(seed: int, *keys: int) -> int:
     >>> keyed_seed(0, 1, 2) == keyed_seed(0, 1, 2), keyed_seed(0, 1, 2) == keyed_seed(0, 2, 1)
     (True, False)
     """
-    state = 0
-    for key in (seed, *keys):
-        state = (state + key + 0x9E3779B97F4A7C15) & _MASK64
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
-        state ^= state >> 31
-    return state >> 1
+    return functools.reduce(_mixed, (seed, *keys), 0) >> 1
+
+
+def _mixed(state: int, key: int) -> int:
+    state = (state + key + 0x9E3779B97F4A7C15) & _MASK64
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return state ^ (state >> 31)
 
 
 def seed_all(seed: int) -> None:
@@ -54,17 +57,22 @@ def _seed_torch(seed: int) -> None:
 
 
 def seed_step(seed: int, iteration: int) -> None:
-    """Seed what a training step draws (dropout, the sampling of proposals) by (seed, iteration, rank).
+    """Seed what a training step draws (dropout, the sampling of proposals) by (seed, rank, iteration).
 
     Nothing that torch draws then depends on what was drawn before, so a resumed run draws what the uninterrupted one
     would have. ``random`` and ``numpy.random`` are slower to seed: they are seeded in iteration 1 and go on from
     there, and checkpoints hold where they are (:class:`HostGenerators`).
     """
-    key = keyed_seed(seed, iteration, _rank())
+    key = _mixed(_state_of_rank(seed, _rank()), iteration) >> 1
     if iteration == 1:
         seed_all(key)
     else:
         _seed_torch(key)
+
+
+@functools.lru_cache(maxsize=16)
+def _state_of_rank(seed: int, rank: int) -> int:
+    return functools.reduce(_mixed, (seed, _STEPS, rank), 0)
 
 
 def _rank() -> int:
