@@ -294,13 +294,13 @@ def main_process(local_rank: int, options: argparse.Namespace) -> None:
                 costs[name].append(cost)
     if idist.get_rank() == 0:
         print(f"{options.processes} processes, {options.repeats} x {options.rounds} rounds of {options.iterations}")
-        bare = np.array(costs["bare"])
+        least = np.array(costs["bare"])
         for name, found in costs.items():
-            cost, added = np.mean(found), found - bare
+            cost, added = np.mean(found), found - least
             error = added.std(ddof=1) / math.sqrt(len(added)) if len(added) > 1 else math.nan
             print(
                 f"{name:26} {cost:8.1f} us an iteration  added {added.mean():7.1f} +- {error:4.1f}"
-                f"  ratio {cost / bare.mean():.3f}"
+                f"  ratio {cost / least.mean():.3f}"
             )
 
 

@@ -34,7 +34,7 @@ class EventFile:
 
     A ``SummaryWriter`` writes from a thread: an error shows up at some later call, what is queued is lost when the
     process is killed, and scalars of a step become as many events. Here each call writes one event, and what was
-    written is in the file. Nothing stays open.
+    written is in the file. Nothing stays open, and a file that was removed is made anew, but not its folder.
 
     Args:
         folder: created if it is not there.
@@ -56,7 +56,8 @@ class EventFile:
         self._event_type = Event
         self._tags: tuple[str, ...] | None = None
         self._scalars: Any = None
-        append_bytes(self.path, _as_record(Event(wall_time=now, file_version="brain.Event:2").SerializeToString()))
+        self._header = _as_record(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        append_bytes(self.path, self._header)
         if purge_step is not None:
             self._append(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
@@ -88,8 +89,13 @@ class EventFile:
         self._append(step=step, summary=Summary(value=[Summary.Value(tag=_safe_tag(tag), image=content)]))
 
     def _append(self, **fields: Any) -> None:
-        event = self._event_type(wall_time=time.time(), **fields)
-        append_bytes(self.path, _as_record(event.SerializeToString()), create=False)
+        record = _as_record(self._event_type(wall_time=time.time(), **fields).SerializeToString())
+        try:
+            append_bytes(self.path, record, create=False)
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise
+            append_bytes(self.path, self._header + record)
 
 
 def _as_record(content: bytes) -> bytes:

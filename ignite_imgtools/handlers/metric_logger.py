@@ -56,7 +56,7 @@ class MetricLogger:
         console: bool = True,
     ):
         self._folder = None if output_dir is None else Path(output_dir)
-        folder = self._folder or Path()
+        folder = self._folder or Path()  # no file is written where there is none
         self._lines, self._metrics = folder / "log.txt", MetricsFile(folder / "metrics.jsonl")
         self._guard = WriteGuard(f"log.txt and metrics.jsonl in {self._folder}")
         self._meters = TrainingMeters(window, self._log, self._log_epoch)

@@ -81,13 +81,6 @@ class NonFiniteWatch:
         if pending is not None:
             self._check(pending)
 
-    def _check(self, pending: _Pending) -> None:
-        value = pending.read()
-        if math.isfinite(value):
-            self._overflows = 0
-        else:
-            self._judge(pending, value)
-
     def _handlers(self) -> list[tuple[Events, Any]]:
         return [
             (Events.STARTED, self._on_started),
@@ -135,6 +128,13 @@ class NonFiniteWatch:
         if mailbox is None or mailbox.device != value.device:
             mailbox = self._mailbox = _Mailbox(value.device)
         return _Pending(window, is_norm, mailbox.send(value))
+
+    def _check(self, pending: _Pending) -> None:
+        value = pending.read()
+        if math.isfinite(value):
+            self._overflows = 0
+        else:
+            self._judge(pending, value)
 
     def _judge(self, pending: _Pending, value: float) -> None:
         told = [json.loads(text) for text in all_gather_strings(json.dumps(pending.describe()))]
@@ -186,7 +186,8 @@ class _Mailbox:
         self.device = device
         buffer = torch.zeros(2, dtype=torch.float32, pin_memory=device.type == "cuda")
         self._places = buffer.unbind()
-        numbers = memoryview(buffer.numpy())  # type: ignore[arg-type]  # the same memory, read without an operation of torch
+        # The same memory, read without an operation of torch.
+        numbers = memoryview(buffer.numpy())  # type: ignore[arg-type]
         readers = [functools.partial(numbers.__getitem__, place) for place in range(2)]
         self._events: list[Any] = [torch.cuda.Event() if device.type == "cuda" else None for _ in range(2)]
         self._readers: list[Callable[[], float]] = [

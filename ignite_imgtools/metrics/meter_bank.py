@@ -6,9 +6,9 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
-from itertools import chain
+from itertools import chain, islice
 from numbers import Real
-from operator import add, attrgetter, is_, itemgetter, mul
+from operator import add, is_, itemgetter, mul
 from typing import Any, NamedTuple
 
 import ignite.distributed as idist
@@ -57,39 +57,55 @@ class _Segment:
         self.rows: list[Sequence[Any]] = []
         self.batch_sizes: list[Any] = []
 
-    def take(self) -> list[Sequence[Any]]:
-        """The values of each name and the batch sizes, to be forgotten here; a vector counts as one name."""
-        columns: list[Sequence[Any]] = [*zip(*self.rows, strict=True), self.batch_sizes]
-        self.rows, self.batch_sizes = [], []
+    def columns(self) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
+        """The values of all steps by name; under several names the vectors whose elements they are."""
+        columns: list[Sequence[Any]] = list(zip(*self.rows, strict=True))
+        named: list[tuple[tuple[str, ...], Sequence[Any]]] = [
+            ((name,), column) for name, column in zip(self.names, columns, strict=True)
+        ]
         if self.vector is not None:
             vectors = _vectors_of(columns[self.vector])
             if vectors is not None:
-                columns[self.vector] = [vectors]
-        return columns
+                named[self.vector] = [(self.names[self.vector], vectors)]
+        return named
 
 
 def _find_vector(row: Sequence[Any]) -> slice | None:
     """Where neighbours are the elements of one vector, as the loss terms of ``GradientUpdate`` are."""
-    bases = [value._base if isinstance(value, Tensor) else None for value in row]
+    bases = list(map(_base_of, row))
     for first, base in enumerate(bases):
-        if base is not None and base.ndim == 1 and all(other is base for other in bases[first : first + len(base)]):
-            return slice(first, first + len(base))
+        if base is None or base.ndim != 1 or len(base) < 2:
+            continue
+        place = slice(first, first + len(base))
+        own = row[place]
+        if len(own) == len(base) and all(_is_element(value, base) for value in own):
+            return place
     return None
 
 
-def _vectors_of(columns: Sequence[Sequence[Tensor]]) -> Sequence[Tensor] | None:
+def _is_element(value: Any, base: Tensor) -> bool:
+    # Of views that read the same memory in another way, negated or as parts of complex numbers, it is not the element.
+    return _base_of(value) is base and value.dtype == base.dtype and value.is_neg() == base.is_neg()
+
+
+def _vectors_of(columns: Sequence[Sequence[Any]]) -> Sequence[Tensor] | None:
     """The vector of each step whose elements are in ``columns``; ``None`` if that is not so in every step."""
-    vectors, *others = [list(map(_base_of, column)) for column in columns]
-    if any(vector is None or vector.shape != (len(columns),) for vector in vectors):
+    bases_of_first, *others = [list(map(_base_of, column)) for column in columns]
+    vectors = [base for base in bases_of_first if base is not None and base.shape == (len(columns),)]
+    if len(vectors) != len(bases_of_first):
         return None
-    if not all(all(map(is_, vectors, bases)) for bases in others):
-        return None
-    if any(set(map(Tensor.storage_offset, column)) != {place} for place, column in enumerate(columns)):
-        return None
+    for bases in others:
+        if not all(map(is_, vectors, bases)):
+            return None
+    for place, column in enumerate(columns):
+        # In the order of the names: the element of a place lies so far from the start.
+        if set(map(Tensor.storage_offset, column)) != {place}:
+            return None
     return vectors
 
 
-_base_of = attrgetter("_base")
+def _base_of(value: Any) -> Tensor | None:
+    return getattr(value, "_base", None)
 
 
 class _Meter:
@@ -102,8 +118,7 @@ class _Meter:
         self.sums = [0.0, 0.0, 0.0, 0.0]
         self.newest: list[float] = []
 
-    def add(self, values: list[float], weights: Sequence[float], count: float, window: int) -> None:
-        """Add values with the weights, which sum to ``count``."""
+    def add(self, values: list[float], weights: list[float], window: int) -> None:
         products = list(map(mul, values, weights))
         if min(weights) <= 0:
             # A process without images has no loss: what it reports, often nan, has no weight.
@@ -112,7 +127,7 @@ class _Meter:
         # From left to right: built-in sum() has been more exact since Python 3.12, so that its bits depend on when
         # the bank is read.
         self.sums = [reduce(add, products, total), reduce(add, products, recent)]
-        self.sums += [total_count + count, recent_count + count]
+        self.sums += [reduce(add, weights, total_count), reduce(add, weights, recent_count)]
         self.newest = (self.newest + values)[-window:]
 
     def start_interval(self) -> None:
@@ -184,18 +199,20 @@ class MeterBank:
         pending = [segment for segment in self._segments if segment.rows]
         if not pending:
             return
-        columns = [segment.take() for segment in pending]
-        lists = iter(_columns_to_host(list(chain.from_iterable(columns))))
-        for segment, own in zip(pending, columns, strict=True):
-            *values, weights = [next(lists) for _ in own]
-            count = float(sum(weights))
-            steps = len(weights)
-            names = iter(segment.names)
-            for column in values:
+        named = [[*segment.columns(), ((), segment.batch_sizes)] for segment in pending]
+        lists = iter(_columns_to_host([column for columns in named for _, column in columns]))
+        found: list[tuple[str, list[float], list[float]]] = []
+        for columns in named:
+            *values, weights = [next(lists) for _ in columns]
+            for (names, _), numbers in zip(columns, values, strict=False):
+                if len(numbers) != len(names) * len(weights):
+                    raise ValueError(f"{' or '.join(names)}: was one number in a step, several or none in another")
                 # Of a vector the elements of a step are next to each other.
-                size = len(column) // steps
-                for place in range(size):
-                    self._meter(next(names)).add(column[place::size], weights, count, self.window)
+                found += [(name, numbers[place :: len(names)], weights) for place, name in enumerate(names)]
+        for segment in pending:
+            segment.rows, segment.batch_sizes = [], []
+        for name, numbers, weights in found:
+            self._meter(name).add(numbers, weights, self.window)
         self._segments = [self._segments[-1]]
 
     def _meter(self, name: str) -> _Meter:
@@ -313,31 +330,30 @@ def _columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
 
 
 def _to_floats(value: Any) -> list[float]:
-    return value.double().ravel().tolist() if isinstance(value, Tensor) else [float(value)]
+    # Not all devices have float64.
+    return value.cpu().double().ravel().tolist() if isinstance(value, Tensor) else [float(value)]
 
 
 def _alike_columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
     # To look at every value costs as much as to copy it: the first stands for its column.
-    lists: list[list[float]] = [[]] * len(columns)
-    groups: dict[torch.device, dict[tuple[torch.dtype, int], list[int]]] = {}
-    for i, column in enumerate(columns):
+    lists: list[list[float]] = [[] for _ in columns]
+    by_device: dict[torch.device, dict[tuple[torch.dtype, torch.Size], list[int]]] = {}
+    for place, column in enumerate(columns):
         first = column[0]
         if isinstance(first, Tensor):
-            groups.setdefault(first.device, {}).setdefault((first.dtype, first.numel()), []).append(i)
+            by_device.setdefault(first.device, {}).setdefault((first.dtype, first.shape), []).append(place)
         else:
-            lists[i] = list(map(float, column))
-    for device, group in groups.items():
-        parts = [torch.stack(list(chain.from_iterable(columns[i] for i in own))).ravel() for own in group.values()]
+            lists[place] = list(map(float, column))
+    for device, alike in by_device.items():
+        groups = list(alike.values())
+        parts = [torch.stack(list(chain.from_iterable(columns[i] for i in group))).ravel() for group in groups]
         if len({part.dtype for part in parts}) > 1:
             # float64 holds every value of the narrower types; MPS has no float64.
             parts = [part.to(torch.float32 if device.type == "mps" else torch.float64) for part in parts]
-        host = list(map(float, (parts[0] if len(parts) == 1 else torch.cat(parts)).tolist()))
-        start = 0
-        for (_, size), own in group.items():
-            for i in own:
-                end = start + size * len(columns[i])
-                lists[i] = host[start:end]
-                start = end
+        numbers = iter(map(float, (parts[0] if len(parts) == 1 else torch.cat(parts)).tolist()))
+        for place in chain.from_iterable(groups):
+            count = len(columns[place]) * columns[place][0].numel()
+            lists[place] = list(islice(numbers, count))
     return lists
 
 

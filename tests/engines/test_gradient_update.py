@@ -291,6 +291,21 @@ def _everything(seed=0):
     return model, optimizer, update
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_told_is_exact_within_anothers_autocast(dtype):
+    weight = torch.nn.Parameter(torch.tensor([1.2345678, 0.1234567]))
+    update = engines.GradientUpdate(torch.optim.SGD([weight], lr=0.1))
+    outputs = []
+
+    def step(engine, batch):
+        with torch.autocast("cpu", dtype):
+            outputs.append(update(engine, torch.nn.Identity(), lambda: {"a": weight[0] * 1, "b": weight[1] * 1}))
+
+    Engine(step).run([0])
+    assert outputs[0]["loss"].dtype == torch.float32
+    assert outputs[0]["loss"].item() == pytest.approx(1.3580245, abs=1e-6)
+
+
 def test_a_resumed_run_is_bit_identical(tmp_path):
     data = _data(15)
     model, optimizer, update = _everything()

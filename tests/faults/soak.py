@@ -160,8 +160,8 @@ def _command(pid: int) -> str:
 
 def read_samples(path: Path) -> list[Sample]:
     """The samples of a csv; the last line may be half written."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["in_use_mb"]]
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    rows = list(csv.DictReader(whole))
     return [
         Sample(
             float(row["seconds"]),
@@ -173,7 +173,7 @@ def read_samples(path: Path) -> list[Sample]:
             int(row["files"]),
             int(row["tensors"]),
             int(row["threads"]),
-            float(row["in_use_mb"]),
+            float(row.get("in_use_mb", "nan")),  # tables of old have none
         )
         for row in rows
     ]
@@ -194,6 +194,7 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
             by_process[sample.role, sample.pid].append(sample)
     whole = {key: own for key, own in by_process.items() if len(own) == len(times)}
     found = [_trend(role, pid, own) for (role, pid), own in whole.items()]
+    tells = [not any(math.isnan(sample.in_use_mb) for sample in own) for own in whole.values()]
     total = [
         Sample(
             at[0].seconds,
@@ -205,7 +206,7 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
             0,
             0,
             0,
-            sum(s.in_use_mb for s in at if not math.isnan(s.in_use_mb)),
+            sum(s.in_use_mb for s, told in zip(at, tells, strict=True) if told),
         )
         for at in zip(*whole.values(), strict=True)
     ]
@@ -215,13 +216,14 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
 def _trend(role: str, pid: int, samples: Sequence[Sample]) -> Trend:
     hours = [sample.seconds / 3600 for sample in samples]
     uss_slope, uss_error = slope([sample.uss_mb for sample in samples], hours)
+    told = [(sample.in_use_mb, hour) for sample, hour in zip(samples, hours, strict=True) if sample.in_use_mb >= 0]
     return Trend(
         role,
         pid,
         slope([sample.rss_mb for sample in samples], hours)[0],
         uss_slope,
         uss_error,
-        *slope([sample.in_use_mb for sample in samples], hours),
+        *slope([in_use for in_use, _ in told], [hour for _, hour in told]),
         samples[-1].rss_mb,
         samples[-1].uss_mb,
         samples[-1].in_use_mb,

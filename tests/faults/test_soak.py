@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -51,6 +53,20 @@ def test_what_grows_is_seen() -> None:
     assert all(trend.steady for trend in found)
     assert not trends(_samples([5, 5, 6, 5, 6, 6, 6, 7]), 0)[0].steady
     assert not trends(_samples([5] * 8, tensors=30), 0)[0].steady
+
+
+def test_a_half_written_line_is_passed_over_and_a_process_may_begin_to_tell_later(tmp_path: Path) -> None:
+    table = tmp_path / "soak.csv"
+    samples = [sample._replace(in_use_mb=math.nan) if i == 0 else sample for i, sample in enumerate(_samples([5] * 6))]
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Sample._fields)
+        writer.writerows(samples)
+        file.write("2160.0,6,launcher,7,100.0,53.0,5,0,3,n")
+    assert [sample.seconds for sample in read_samples(table)] == [sample.seconds for sample in samples]
+    found = trends(read_samples(table), 0)
+    assert found[0].in_use_slope == pytest.approx(-10.0)
+    assert found[1].in_use_mb == 0  # of those that have told all along
 
 
 def test_a_slope_has_an_error() -> None:

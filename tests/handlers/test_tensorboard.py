@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,9 +14,10 @@ import torch
 from ignite.engine import Engine, Events
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ignite_imgtools.handlers import MetricLogger, attach_tensorboard, evaluate_on_epoch
-from ignite_imgtools.handlers.event_file import EventFile
+from ignite_imgtools.handlers.event_file import EventFile, _as_record
 from ignite_imgtools.handlers.figures import create_figure
 from ignite_imgtools.handlers.training_meters import MeterBank
 
@@ -139,6 +141,30 @@ def test_files_that_cannot_be_written_cost_one_warning(
         trainer.run([1] * 3, max_epochs=2)
     assert len(warned) == 1
     assert trainer.state.iteration == 6
+
+
+def test_records_are_those_of_tensorboards_own_writer() -> None:
+    for content in (b"", b"x", bytes(range(256)) * 16):
+        written = io.BytesIO()
+        RecordWriter(written).write(content)
+        assert _as_record(content) == written.getvalue()
+
+
+def test_tags_may_change_and_a_removed_file_is_made_anew(tmp_path: Path) -> None:
+    file = EventFile(tmp_path)
+    steps = [{"a": 1.0, "b": 2.0}, {"b": 3.0, "a": 4.0}, {"a": math.nan, "b": math.inf}, {"c": 5}]
+    for step, values in enumerate(steps):
+        file.add_scalars(values, step)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("a")][:2] == [(0, 1.0), (1, 4.0)]
+    assert [event.value for event in events.Scalars("b")] == [2.0, 3.0, math.inf]
+    assert math.isnan(events.Scalars("a")[2].value)
+    assert [(event.step, event.value) for event in events.Scalars("c")] == [(3, 5.0)]
+    file.path.unlink()
+    file.add_scalars({"a": 6.0}, 9)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.file_version == 2.0
+    assert [(event.step, event.value) for event in events.Scalars("a")] == [(9, 6.0)]
 
 
 def test_closed_it_writes_no_more(tmp_path: Path) -> None:

@@ -107,11 +107,72 @@ def test_elements_of_one_vector_are_copied_together() -> None:
     assert list(together.means()) == ["loss", "a", "b", "c", "norm"]
 
 
-def test_a_vector_is_stacked_as_one() -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(lambda v: {"a": v[0]}, id="one element of two"),
+        pytest.param(lambda v: {"loss": v.sum(), "b": v[1]}, id="the last one"),
+        pytest.param(lambda v: {"b": v[1], "a": v[0]}, id="in reverse"),
+        pytest.param(lambda v: {"a": torch._neg_view(v)[0], "b": torch._neg_view(v)[1]}, id="negated"),
+        pytest.param(lambda v: {"a": v.flip(0)[0], "b": v.flip(0)[1]}, id="flipped"),
+        pytest.param(lambda v: {"a": v.expand(2, 2)[0][0], "b": v.expand(2, 2)[1][1]}, id="expanded"),
+    ],
+)
+def test_elements_that_are_no_whole_vector(values: Any) -> None:
+    bank = MeterBank()
+    vectors = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])]
+    for vector in vectors:
+        bank.append(values(vector), vector[1])
+    expected = [values(vector) for vector in vectors]
+    for name, mean in bank.means().items():
+        assert mean.total == (float(expected[0][name]) * 2 + float(expected[1][name]) * 5) / 7
+    assert list(bank.means()) == list(expected[0])
+
+
+def test_an_element_and_the_batch_size_of_one_vector() -> None:
+    bank = MeterBank()
+    vector = torch.tensor([1.0, 10.0, 4.0])
+    bank.append({"loss": vector[0], "aux": vector[1], "batch_size": vector[2]}, vector[2])
+    assert {name: mean.total for name, mean in bank.means().items()} == {"loss": 1.0, "aux": 10.0}
+
+
+def test_numbers_after_elements_of_a_vector() -> None:
+    bank, vector = MeterBank(), torch.tensor([1.0, 2.0])
+    bank.append({"a": vector[0], "b": vector[1]})
+    bank.append({"a": 0.0, "b": 0.0})
+    assert {name: mean.total for name, mean in bank.means().items()} == {"a": 0.5, "b": 1.0}
+
+
+@pytest.mark.parametrize("values", [torch.tensor([1.0, 2.0]), torch.tensor([])])
+def test_what_is_no_number_any_more_is_an_error_that_loses_nothing(values: torch.Tensor) -> None:
+    bank = MeterBank()
+    bank.append({"a": torch.tensor(1.0), "b": 3.0})
+    bank.append({"a": values, "b": 4.0})
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^a: was one number in a step, several or none in another$"):
+            bank.means()
+    bank.append({"a": None, "b": 5.0})
+    with pytest.raises(TypeError):
+        bank.means()
+
+
+@pytest.mark.parametrize("reads", [1, 7, 300])
+def test_sums_of_fractional_batch_sizes_do_not_depend_on_when_they_are_read(reads: int) -> None:
+    bank, whole = MeterBank(), MeterBank()
+    for step in range(300):
+        for one in (bank, whole):
+            one.append({"loss": 0.1 * step}, 0.1 + 0.6 * step / 300)
+        if step % reads == 0:
+            bank.flush()
+    assert bank.means() == whole.means()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_vector_is_stacked_as_one(count: int) -> None:
     bank = MeterBank()
     for step in range(4):
-        terms = torch.full((3,), float(step))
-        bank.append({"loss": terms.sum(), **dict(zip("abc", terms.unbind(), strict=True))})
+        terms = torch.full((count,), float(step))
+        bank.append({"loss": terms.sum(), **dict(zip("abc", terms.unbind(), strict=False))})
     sizes = []
 
     class Stacks(TorchDispatchMode):
@@ -121,8 +182,8 @@ def test_a_vector_is_stacked_as_one() -> None:
             return func(*args, **(kwargs or {}))
 
     with Stacks():
-        assert bank.window_statistics()["c"].value == 3.0
-    assert sizes == [(4, 1), (4, 3)]
+        assert bank.window_statistics()["a"].value == 3.0
+    assert sizes == ([(4, 1), (4, 3)] if count == 3 else [(8, 1)])
 
 
 def test_reading_cuda_meters_waits_once() -> None:
