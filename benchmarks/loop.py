@@ -5,8 +5,9 @@ the loop of five lines. ``ours`` is ``create_trainer`` and ``GradientUpdate`` wi
 50 iterations into the run folder and TensorBoard, the watch for non-finite values, and checkpoints attached; then also
 with the optimizer of ``engines.create_optimizer``, which is fused. Beside it: a stock Engine; with ignite's
 RunningAverage of the seven values; with TerminateOnNan; ignite's ``setup_common_training_handlers`` with its
-TensorBoard logger; and a loop like those of many tutorials, written anew: meters of the newest 20 values, fed by
-``.item()``, the loss looked at in each step, text every 50.
+TensorBoard logger; a loop like those of many tutorials, written anew: meters of the newest 20 values, fed by
+``.item()``, the loss looked at in each step, text every 50; and, where ``pytorch-lightning`` is installed, its Trainer
+with the seven values logged to TensorBoard every 50.
 
 The ways take turns in rounds of 100 iterations, the ends of epochs left out. An iteration's time is that of the CPU,
 for several processes, where waiting is what may be added, that of the clock. Of all rounds' times the lowest tenth is
@@ -29,8 +30,10 @@ import math
 import pstats
 import tempfile
 import time
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +207,46 @@ class _TutorialMeter:
         return f"{torch.tensor(list(self.newest)).median().item():.4f} ({self.total / self.count:.4f})"
 
 
+def lightning(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> Way:
+    import pytorch_lightning
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+    class Module(pytorch_lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            losses = self.model(*batch)
+            loss = sum(losses.values())
+            self.log_dict({"loss": loss, **losses})
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return optimizer
+
+    module, rounds = Module(), 0
+
+    def run(batches: Batches) -> None:
+        nonlocal rounds
+        rounds += 1
+        trainer = pytorch_lightning.Trainer(
+            accelerator="cpu",
+            logger=TensorBoardLogger(folder, version=rounds),
+            log_every_n_steps=_LOG_EVERY,
+            max_epochs=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(module, batches)
+
+    return run
+
+
 def tutorial(model: nn.Module, optimizer: torch.optim.Optimizer) -> Way:
     def run(batches: Batches) -> None:
         meters: dict[str, _TutorialMeter] = defaultdict(_TutorialMeter)
@@ -260,6 +303,8 @@ def create_ways(device: str, folder: Path) -> dict[str, Way]:
                 model, optimizer, lambda trainer, model: attach_common_handlers(trainer, model, folder / "common")
             ),
         }
+    if idist.get_world_size() == 1 and device == "cpu" and find_spec("pytorch_lightning"):
+        ways["Lightning, 7 logged values"] = lightning(model, optimizer, folder / "lightning")
     return ways
 
 

@@ -224,12 +224,12 @@ class Checkpoints:
         if not getattr(state, "at_step_boundary", True):
             return
         self._boundary_distance, self._boundary = iteration - self._boundary, iteration
-        left = iterations_left(self.trainer)
-        if left is None or left == 0:
+        evaluated = self.evaluator is not None and self._before_evaluation
+        if not (self._due or evaluated):
             return
+        left = iterations_left(self.trainer)
         # The next step boundary is judged by the distance of those before.
-        evaluation_follows = self.evaluator is not None and self._before_evaluation and left <= self._boundary_distance
-        if self._due or evaluation_follows:
+        if left and (self._due or left <= self._boundary_distance):
             self._save()
 
     def _on_epoch_completed(self) -> None:
