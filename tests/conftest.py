@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 _ROOT = Path(__file__).resolve().parents[1]
+_NOTEBOOKS_WITH_FIXED_PORT = ("processes_and_resume.ipynb",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Workers of pytest-xdist share the cores; a thread for each core in every worker makes all of them slow.
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    # Workers of pytest-xdist, and another run of the tests on this machine, would meet at the port.
+    fixed_port = item.get_closest_marker("fixed_port") or item.path.name in _NOTEBOOKS_WITH_FIXED_PORT
+    with _port() if fixed_port else contextlib.nullcontext():
+        return (yield)
+
+
+@contextlib.contextmanager
+def _port() -> Iterator[None]:
+    with (Path(tempfile.gettempdir()) / "ignite_imgtools-tests-port.lock").open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

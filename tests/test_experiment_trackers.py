@@ -139,6 +139,7 @@ _TRACKERS = {
 
 
 @pytest.mark.slow
+@pytest.mark.fixed_port
 @pytest.mark.parametrize("name", _TRACKERS)
 def test_the_script_fills_one_run_of_a_tracker_from_two_processes(name: str, tmp_path: Path) -> None:
     needed, read_runs = _TRACKERS[name]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from ignite_imgtools.data.make_data import make_data
@@ -26,6 +27,7 @@ def test_the_first_code_stands_within_the_first_screen() -> None:
     assert len([line for line in _block("script").splitlines() if line.strip()]) <= 35
 
 
+@pytest.mark.fixed_port
 def test_the_script_trains_on_two_processes_and_goes_on_where_it_was(tmp_path: Path) -> None:
     make_data("coco", tmp_path / "coco", num_train=12, num_val=5, seed=1)
     script = _block("script")

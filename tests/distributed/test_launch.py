@@ -14,6 +14,8 @@ import torch
 
 from ignite_imgtools.data.make_data import make_data
 
+pytestmark = pytest.mark.fixed_port
+
 _SCRIPT = Path(__file__).with_name("train_script.py")
 _TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 

@@ -19,8 +19,8 @@ from tests.faults.processes import run_fault
         ("launch", "kill"),
         ("launch", "stuck"),
         ("launch", "worker killed"),
-        ("parallel", "swallowed"),
-        ("parallel", "unequal"),
+        pytest.param("parallel", "swallowed", marks=pytest.mark.fixed_port),
+        pytest.param("parallel", "unequal", marks=pytest.mark.fixed_port),
         ("torchrun", "exit 0"),
     ],
 )
