@@ -34,7 +34,7 @@ Attributes of ``evaluator.state``, filled at ``EPOCH_COMPLETED`` and read at ``C
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -50,6 +50,7 @@ __all__ = [
     "EvaluationOutput",
     "LoggedMetrics",
     "Resumable",
+    "StepTerms",
     "TrainerEvents",
     "check_detection_batch",
     "image_ids",
@@ -156,6 +157,24 @@ class TrainerEvents(EventEnum):
 
     METRICS_LOGGED = "metrics_logged"
     """``trainer.state.logged`` holds new means of the training; fired on every process."""
+
+
+class StepTerms(dict[str, Any]):
+    """Output of a training step, some values of which are the elements of one vector.
+
+    A dict as any other. Who copies the values of many steps may copy vectors, where the elements are still in it.
+
+    Attributes:
+        vector: the 1-dimensional tensor and its elements, in their order.
+    """
+
+    __slots__ = ("vector",)
+
+    def __init__(self, loss: Tensor, names: Iterable[str], vector: Tensor):
+        elements = vector.unbind()
+        self.vector = (vector, elements)
+        self["loss"] = loss
+        self.update(zip(names, elements, strict=True))
 
 
 class LoggedMetrics(TypedDict):

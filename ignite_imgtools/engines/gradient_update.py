@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
-from ignite_imgtools.formats import NonFiniteError, image_ids
+from ignite_imgtools.formats import NonFiniteError, StepTerms, image_ids
 
 __all__ = ["GradientUpdate", "autocast_dtype"]
 
@@ -337,7 +337,7 @@ def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     ones = _ones(len(values), stacked.dtype, stacked.device)
     # Of so few numbers a CPU has the inner product in a third of the time of the sum. Autocast leaves dot as it is.
     loss = detached.dot(ones) if detached.is_cpu else detached.sum()
-    return stacked, ones, {"loss": loss, **dict(zip(terms, detached.unbind(), strict=True))}
+    return stacked, ones, StepTerms(loss, terms, detached)
 
 
 @functools.cache

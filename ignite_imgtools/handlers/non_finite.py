@@ -99,7 +99,7 @@ class NonFiniteWatch:
     def _on_iteration_completed(self, trainer: Engine) -> None:
         state: Any = trainer.state
         output = state.output
-        if type(output) is not dict:
+        if not isinstance(output, dict):
             output = _as_mapping(output)
         value = output.get("grad_norm")
         is_norm = value is not None

@@ -167,7 +167,7 @@ class TrainingMeters:
     def _iteration_completed(self, trainer: Engine) -> None:
         state = trainer.state
         output: Any = state.output
-        if type(output) is not dict:
+        if not isinstance(output, dict):
             output = _to_terms(output)
         self._bank.append(output, output.get("batch_size", 1))
         now = perf_counter()

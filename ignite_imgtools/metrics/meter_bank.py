@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ignite_imgtools.distributed import all_gather_arrays
+from ignite_imgtools.formats import StepTerms
 
 __all__ = ["MeterBank", "MeterMeans", "WindowStatistics"]
 
@@ -53,59 +54,43 @@ class _Segment:
         # What needs a graph or a shape taken off is found out once, for it costs time at every step.
         tensors = [value for value in self.pick(values) if isinstance(value, Tensor)]
         self.clean = any(value.requires_grad or value.ndim for value in tensors)
-        self.vector = _find_vector(self.pick(values))
+        self.has_vectors = isinstance(values, StepTerms) and not self.clean
         self.rows: list[Sequence[Any]] = []
+        self.vectors: list[tuple[Tensor, Sequence[Tensor]] | None] = []
         self.batch_sizes: list[Any] = []
 
     def columns(self) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
-        """The values of all steps by name; under several names the vectors whose elements they are."""
-        columns: list[Sequence[Any]] = list(zip(*self.rows, strict=True))
-        named: list[tuple[tuple[str, ...], Sequence[Any]]] = [
-            ((name,), column) for name, column in zip(self.names, columns, strict=True)
+        """The values of all steps by name, vectors under the names of their elements, batch sizes under none."""
+        columns: list[tuple[tuple[str, ...], Sequence[Any]]] = [
+            ((name,), column) for name, column in zip(self.names, zip(*self.rows, strict=True), strict=True)
         ]
-        if self.vector is not None:
-            vectors = _vectors_of(columns[self.vector])
-            if vectors is not None:
-                named[self.vector] = [(self.names[self.vector], vectors)]
-        return named
+        found = _whole_vectors(self.rows, self.vectors) if self.has_vectors else None
+        if found is not None:
+            place, vectors = found
+            columns[place] = [(self.names[place], vectors)]
+        return [*columns, ((), self.batch_sizes)]
+
+    def forget(self) -> None:
+        self.rows, self.vectors, self.batch_sizes = [], [], []
 
 
-def _find_vector(row: Sequence[Any]) -> slice | None:
-    """Where neighbours are the elements of one vector, as the loss terms of ``GradientUpdate`` are."""
-    bases = list(map(_base_of, row))
-    for first, base in enumerate(bases):
-        if base is None or base.ndim != 1 or len(base) < 2:
-            continue
-        place = slice(first, first + len(base))
-        own = row[place]
-        if len(own) == len(base) and all(_is_element(value, base) for value in own):
-            return place
-    return None
-
-
-def _is_element(value: Any, base: Tensor) -> bool:
-    # Of views that read the same memory in another way, negated or as parts of complex numbers, it is not the element.
-    return _base_of(value) is base and value.dtype == base.dtype and value.is_neg() == base.is_neg()
-
-
-def _vectors_of(columns: Sequence[Sequence[Any]]) -> Sequence[Tensor] | None:
-    """The vector of each step whose elements are in ``columns``; ``None`` if that is not so in every step."""
-    bases_of_first, *others = [list(map(_base_of, column)) for column in columns]
-    vectors = [base for base in bases_of_first if base is not None and base.shape == (len(columns),)]
-    if len(vectors) != len(bases_of_first):
+def _whole_vectors(
+    rows: Sequence[Sequence[Any]], vectors: Sequence[tuple[Tensor, Sequence[Tensor]] | None]
+) -> tuple[slice, list[Tensor]] | None:
+    """Where in each row the elements of its vector are, and the vectors; ``None`` if that is not so in every step."""
+    if vectors[0] is None:
         return None
-    for bases in others:
-        if not all(map(is_, vectors, bases)):
+    count = len(vectors[0][1])
+    # By identity: to compare tensors would wait for the device.
+    first = next((i for i, value in enumerate(rows[0]) if value is vectors[0][1][0]), len(rows[0]))
+    place = slice(first, first + count)
+    found = []
+    for row, vector in zip(rows, vectors, strict=True):
+        own = row[place]
+        if vector is None or not len(own) == len(vector[1]) == count or not all(map(is_, own, vector[1])):
             return None
-    for place, column in enumerate(columns):
-        # In the order of the names: the element of a place lies so far from the start.
-        if set(map(Tensor.storage_offset, column)) != {place}:
-            return None
-    return vectors
-
-
-def _base_of(value: Any) -> Tensor | None:
-    return getattr(value, "_base", None)
+        found.append(vector[0])
+    return place, found
 
 
 class _Meter:
@@ -187,6 +172,8 @@ class MeterBank:
             segment = self._open_segment(values)
             row = segment.pick(values)
         segment.rows.append(tuple(map(_detached_scalar, row)) if segment.clean else row)
+        if segment.has_vectors:
+            segment.vectors.append(getattr(values, "vector", None))
         segment.batch_sizes.append(batch_size)
 
     def _open_segment(self, values: Mapping[str, Any]) -> _Segment:
@@ -199,7 +186,7 @@ class MeterBank:
         pending = [segment for segment in self._segments if segment.rows]
         if not pending:
             return
-        named = [[*segment.columns(), ((), segment.batch_sizes)] for segment in pending]
+        named = [segment.columns() for segment in pending]
         lists = iter(_columns_to_host([column for columns in named for _, column in columns]))
         found: list[tuple[str, list[float], list[float]]] = []
         for columns in named:
@@ -210,9 +197,11 @@ class MeterBank:
                 # Of a vector the elements of a step are next to each other.
                 found += [(name, numbers[place :: len(names)], weights) for place, name in enumerate(names)]
         for segment in pending:
-            segment.rows, segment.batch_sizes = [], []
+            segment.forget()
+            for name in segment.names:  # in the order in which they came
+                self._meters.setdefault(name, _Meter())
         for name, numbers, weights in found:
-            self._meter(name).add(numbers, weights, self.window)
+            self._meters[name].add(numbers, weights, self.window)
         self._segments = [self._segments[-1]]
 
     def _meter(self, name: str) -> _Meter:
