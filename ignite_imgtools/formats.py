@@ -162,19 +162,24 @@ class TrainerEvents(EventEnum):
 class StepTerms(dict[str, Any]):
     """Output of a training step, some values of which are the elements of one vector.
 
-    A dict as any other. Who copies the values of many steps may copy vectors, where the elements are still in it.
+    A dict as any other; ``dict(output)`` is a plain one. Who copies the values of many steps may copy vectors, where
+    the elements are still in it.
 
     Attributes:
-        vector: the 1-dimensional tensor and its elements, in their order.
+        vector: the 1-dimensional tensor and its elements, in their order; :meth:`of` alone sets it.
     """
 
     __slots__ = ("vector",)
+    vector: tuple[Tensor, tuple[Tensor, ...]]
 
-    def __init__(self, loss: Tensor, names: Iterable[str], vector: Tensor):
+    @classmethod
+    def of(cls, loss: Tensor, names: Iterable[str], vector: Tensor) -> StepTerms:
+        """``{"loss": loss, name: element, ...}``."""
+        terms = cls(loss=loss)
         elements = vector.unbind()
-        self.vector = (vector, elements)
-        self["loss"] = loss
-        self.update(zip(names, elements, strict=True))
+        terms.vector = (vector, elements)
+        terms.update(zip(names, elements, strict=True))
+        return terms
 
 
 class LoggedMetrics(TypedDict):

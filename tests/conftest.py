@@ -37,10 +37,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _port() -> Iterator[None]:
-    with (Path(tempfile.gettempdir()) / "ignite_imgtools-tests-port.lock").open("a") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    if fcntl is None:
         yield
+        return
+    name = f"ignite_imgtools-tests-port-{os.getuid()}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:  # not by closing it: a process that a test has left behind has it open too
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")

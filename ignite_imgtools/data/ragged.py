@@ -36,7 +36,8 @@ class Ragged:
 
     def take(self, rows: np.ndarray) -> Ragged:
         """The rows of these indices, in this order."""
-        if self.values.dtype == np.float64 and len(self.values) and not (self.starts % 2).any():
+        in_pairs = not (len(self.values) % 2 or (self.starts % 2).any())
+        if in_pairs and len(self.values) and self.values.dtype == np.float64 and self.values.flags.c_contiguous:
             # Points x, y: as complex numbers they are half as many.
             points = Ragged(self.values.view(np.complex128), self.starts // 2).take(rows)
             return Ragged(points.values.view(np.float64), points.starts * 2)

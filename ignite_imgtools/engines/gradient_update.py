@@ -337,7 +337,7 @@ def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     ones = _ones(len(values), stacked.dtype, stacked.device)
     # Of so few numbers a CPU has the inner product in a third of the time of the sum. Autocast leaves dot as it is.
     loss = detached.dot(ones) if detached.is_cpu else detached.sum()
-    return stacked, ones, StepTerms(loss, terms, detached)
+    return stacked, ones, StepTerms.of(loss, terms, detached)
 
 
 @functools.cache

@@ -56,10 +56,10 @@ class EventFile:
         self._event_type = Event
         self._tags: tuple[str, ...] | None = None
         self._scalars: Any = None
-        self._header = _as_record(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        append_bytes(self.path, self._header)
+        self._header = self._record(file_version="brain.Event:2")
         if purge_step is not None:
-            self._append(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+            self._header += self._record(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        append_bytes(self.path, self._header)
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write numbers by tag."""
@@ -89,13 +89,16 @@ class EventFile:
         self._append(step=step, summary=Summary(value=[Summary.Value(tag=_safe_tag(tag), image=content)]))
 
     def _append(self, **fields: Any) -> None:
-        record = _as_record(self._event_type(wall_time=time.time(), **fields).SerializeToString())
+        record = self._record(**fields)
         try:
             append_bytes(self.path, record, create=False)
         except FileNotFoundError:
             if not self.path.parent.is_dir():
                 raise
             append_bytes(self.path, self._header + record)
+
+    def _record(self, **fields: Any) -> bytes:
+        return _as_record(self._event_type(wall_time=time.time(), **fields).SerializeToString())
 
 
 def _as_record(content: bytes) -> bytes:

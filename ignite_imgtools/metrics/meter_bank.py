@@ -163,6 +163,8 @@ class MeterBank:
         Args:
             batch_size: weight of these values in the means.
         """
+        if hasattr(values, "__missing__"):  # a defaultdict would make up what is not there
+            values = dict(values)
         segment = self._segment
         if segment is None or len(values) != segment.width:
             segment = self._open_segment(values)

@@ -62,6 +62,17 @@ def test_rows_are_kept_apart_and_taken_in_any_order():
     assert segmentations.mask(0, 10, 12)[0, 0] == 1
 
 
+def test_rows_of_pairs_of_any_array_are_taken():
+    starts, rows = np.array([0, 2, 4, 10]), np.array([2, 0, 2])
+    for values in (np.arange(10.0), np.arange(20.0)[::2], np.arange(11.0), np.arange(10), np.arange(10, dtype="f4")):
+        taken = Ragged(values, starts).take(rows)
+        assert taken.values.dtype == values.dtype
+        assert [row.tolist() for row in map(taken.__getitem__, range(3))] == [
+            values[starts[row] : starts[row + 1]].tolist() for row in rows
+        ]
+    assert len(Ragged(np.array([]), np.array([0, 0])).take(np.array([0, 0])).values) == 0
+
+
 def test_ragged_rows():
     rows = pack_bytes([b"abc", b"", b"de"])
     assert [rows[index].tobytes() for index in range(len(rows))] == [b"abc", b"", b"de"]

@@ -167,6 +167,17 @@ def test_tags_may_change_and_a_removed_file_is_made_anew(tmp_path: Path) -> None
     assert [(event.step, event.value) for event in events.Scalars("a")] == [(9, 6.0)]
 
 
+def test_a_removed_file_keeps_points_of_a_run_that_broke_off_void(tmp_path: Path) -> None:
+    first = EventFile(tmp_path)
+    for step in range(1, 9):
+        first.add_scalars({"a": float(step)}, step)
+    second = EventFile(tmp_path, purge_step=5)
+    second.path.unlink()
+    second.add_scalars({"a": 60.0}, 6)
+    points = [(event.step, event.value) for event in EventAccumulator(str(tmp_path)).Reload().Scalars("a")]
+    assert points == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (6, 60.0)]
+
+
 def test_closed_it_writes_no_more(tmp_path: Path) -> None:
     trainer = _trainer()
     board = attach_tensorboard(tmp_path, trainer, every=1)

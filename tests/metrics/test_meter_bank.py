@@ -6,12 +6,14 @@ import copy
 import io
 import math
 import pickle
+from collections import defaultdict
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ignite.utils import apply_to_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ignite_imgtools.formats import StepTerms
@@ -91,7 +93,7 @@ def test_appending_computes_nothing_and_reading_stacks_once() -> None:
 
 
 def _terms(vector: torch.Tensor, **others: Any) -> StepTerms:
-    terms = StepTerms(vector.sum(), "abc"[: len(vector)], vector)
+    terms = StepTerms.of(vector.sum(), "abc"[: len(vector)], vector)
     terms.update(others)
     return terms
 
@@ -127,6 +129,22 @@ def test_terms_of_a_step_are_a_dict() -> None:
     for other in (copy.copy(terms), copy.deepcopy(terms), pickle.loads(pickle.dumps(terms))):
         assert other == terms
         assert other.vector[1][1] is other["b"]
+    del terms["batch_size"]
+    items = apply_to_tensor(terms, torch.Tensor.item)  # makes one of the same type
+    assert items == terms
+    bank = MeterBank()
+    for step in (terms, items, {**terms}):
+        bank.append(step)
+    assert {name: mean.total for name, mean in bank.means().items()} == {"loss": 3.0, "a": 1.0, "b": 2.0}
+
+
+def test_a_dict_that_makes_up_values_is_taken_as_it_is() -> None:
+    bank = MeterBank()
+    second = defaultdict(float, x=1.0, z=5.0)
+    bank.append(defaultdict(float, x=1.0, y=2.0))
+    bank.append(second)
+    assert {name: mean.total for name, mean in bank.means().items()} == {"x": 1.0, "y": 2.0, "z": 5.0}
+    assert second == {"x": 1.0, "z": 5.0}
 
 
 @pytest.mark.parametrize("values", [torch.tensor([1.0, 2.0]), torch.tensor([])])
