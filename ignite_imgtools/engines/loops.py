@@ -16,7 +16,6 @@ from torch import nn
 from ignite_imgtools.distributed import broadcast_buffers, unwrap_model
 from ignite_imgtools.distributed.seeds import HostGenerators
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
-from ignite_imgtools.engines.free_memory import FreeMemory
 from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.formats import register_resumable, register_trainer_events, resumables
 
@@ -58,9 +57,8 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
     """An Engine that trains ``model`` with ``step(engine, batch)``.
 
     It puts the model into training mode before each epoch, lets the batch sampler of the loader it is given follow
-    its epochs (``sampler.attach(trainer)``), gives free memory back to the system between epochs, makes ``update`` and
-    the states of ``random`` and ``numpy.random`` part of its checkpoints, and knows
-    :class:`~ignite_imgtools.formats.TrainerEvents`.
+    its epochs (``sampler.attach(trainer)``), makes ``update`` and the states of ``random`` and ``numpy.random`` part of
+    its checkpoints, and knows :class:`~ignite_imgtools.formats.TrainerEvents`.
     """
     trainer = _Trainer(step)
     register_trainer_events(trainer)
@@ -70,9 +68,7 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
         register_resumable(trainer, "update", update)
     # The first handler of STARTED: a later one resumes, and the sampler must be there to be resumed.
     trainer.add_event_handler(Events.STARTED, _attach_sampler)
-    free_memory = FreeMemory()
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
-    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: free_memory())
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: _restore(trainer, generators))
     return trainer
 
