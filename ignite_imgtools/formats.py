@@ -174,7 +174,11 @@ class StepTerms(dict[str, Any]):
 
     @classmethod
     def of(cls, loss: Tensor, names: Iterable[str], vector: Tensor) -> StepTerms:
-        """``{"loss": loss, name: element, ...}``."""
+        """``{"loss": loss, name: element, ...}``; loss 0-dim, vector ``[N]``, both detached, N names.
+
+        Raises:
+            ValueError: the number of names is another.
+        """
         terms = cls(loss=loss)
         elements = vector.unbind()
         terms.vector = (vector, elements)

@@ -12,7 +12,7 @@ from ignite_imgtools.distributed import keyed_seed, unwrap_model
 
 __all__ = ["attach_multi_scale", "multi_scale_size", "multi_scale_sizes"]
 
-# Keeps these draws apart from those of a step, which are keyed by (seed, iteration, rank).
+# Keeps these draws apart from those of a step, which are keyed by (seed, rank, iteration).
 _KEY = 0x53495A45
 
 

@@ -195,7 +195,9 @@ class MeterBank:
             *values, weights = [next(lists) for _ in columns]
             for (names, _), numbers in zip(columns, values, strict=False):
                 if len(numbers) != len(names) * len(weights):
-                    raise ValueError(f"{' or '.join(names)}: was one number in a step, several or none in another")
+                    raise ValueError(
+                        f"{' or '.join(names)}: was one number in a step, several or none in another; return one in each"
+                    )
                 # Of a vector the elements of a step are next to each other.
                 found += [(name, numbers[place :: len(names)], weights) for place, name in enumerate(names)]
         for segment in pending:
@@ -205,12 +207,6 @@ class MeterBank:
         for name, numbers, weights in found:
             self._meters[name].add(numbers, weights, self.window)
         self._segments = [self._segments[-1]]
-
-    def _meter(self, name: str) -> _Meter:
-        meter = self._meters.get(name)
-        if meter is None:
-            meter = self._meters[name] = _Meter()
-        return meter
 
     def window_statistics(self) -> dict[str, WindowStatistics]:
         """Median (the lower one, as torch's), average, maximum and newest value of each name's window.
@@ -281,7 +277,7 @@ class MeterBank:
     def _add_process(self, process: Mapping[str, Any], *, with_window: bool) -> None:
         columns = (process["sums"].tolist(), process["values"].tolist(), process["lengths"].tolist())
         for name, sums, values, length in zip(process["names"], *columns, strict=True):
-            meter = self._meter(name)
+            meter = self._meters.setdefault(name, _Meter())
             meter.sums = list(map(add, meter.sums, sums))
             if with_window:
                 meter.newest = values[len(values) - length :][-self.window :]

@@ -153,7 +153,9 @@ def test_what_is_no_number_any_more_is_an_error_that_loses_nothing(values: torch
     bank.append({"a": torch.tensor(1.0), "b": 3.0})
     bank.append({"a": values, "b": 4.0})
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"^a: was one number in a step, several or none in another$"):
+        with pytest.raises(
+            ValueError, match=r"^a: was one number in a step, several or none in another; return one in each$"
+        ):
             bank.means()
     bank.append({"a": None, "b": 5.0})
     with pytest.raises(TypeError):
