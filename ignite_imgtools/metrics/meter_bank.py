@@ -195,8 +195,9 @@ class MeterBank:
             *values, weights = [next(lists) for _ in columns]
             for (names, _), numbers in zip(columns, values, strict=False):
                 if len(numbers) != len(names) * len(weights):
+                    wrong = " or ".join(names)
                     raise ValueError(
-                        f"{' or '.join(names)}: was one number in a step, several or none in another; return one in each"
+                        f"{wrong}: was one number in a step, several or none in another; return one in each"
                     )
                 # Of a vector the elements of a step are next to each other.
                 found += [(name, numbers[place :: len(names)], weights) for place, name in enumerate(names)]
