@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import multiprocessing
 import os
 import signal
@@ -66,6 +68,8 @@ class SampleLoader(DataLoader[Any]):
             DataError: a sample is bad, and bad samples are not to be skipped.
             RuntimeError: a worker died, or took longer than ``timeout`` for a batch; names what it was loading.
         """
+        if self.num_workers and not (self.persistent_workers and self._iterator is not None):
+            self._spare_forks()
         # The iterator is made now, as DataLoader does, and with it the place in the sampler is taken.
         iterator = super().__iter__()
         if self.persistent_workers and self._guard is None:
@@ -75,6 +79,13 @@ class SampleLoader(DataLoader[Any]):
             _loaders.add(self)
             _name_samples_of_killed_workers()
         return self._checked_batches(iterator)
+
+    def _spare_forks(self) -> None:
+        # A fork shares the pages of this process until they are written. Those of freed tensors are, soon and here,
+        # and the worker would then hold a copy of each to its end. So they go back to the system before.
+        context = self.multiprocessing_context or multiprocessing
+        if context.get_start_method() == "fork" and (malloc_trim := _malloc_trim()) is not None:
+            malloc_trim(0)
 
     def skipped_samples(self) -> int:
         """How many times this process left out a bad sample so far, each epoch counted."""
@@ -338,6 +349,12 @@ def _kill(workers: Sequence[Any]) -> None:
             # In here torch's handler of SIGCHLD raises that a worker was killed.
             with contextlib.suppress(RuntimeError):
                 worker.join()
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    # glibc has it; musl, macOS and Windows have not.
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 def _plain(value: Any) -> Any:

@@ -2,20 +2,22 @@
 
 The run is one of the recipes as a user starts it, on a small built-in set: two processes with two loader workers each
 for training and two for evaluation, an evaluation with all its files, pictures and plots after every epoch, and a
-checkpoint too. While it goes on, ``/proc`` tells of each process, every few seconds: resident memory (RSS), memory of
-its own (USS, private pages), open files, threads; and the process itself says how much of its memory its C allocator
-has given out (``soak_inside``), which a leak makes grow and free pieces between others do not. Tensors that loader
+checkpoint too. While it goes on, ``/proc`` tells of each process, every few seconds: resident memory (RSS), open
+files, threads, and its share of memory (PSS: pages that n processes share count 1/n, so that the sum over all is what
+the run takes); and the process itself says how much of its memory its C allocator has given out (``soak_inside``),
+which a leak makes grow and free pieces between others do not. Pages of its own (USS) would mislead: a training process
+shares what it has with the loader workers, its forks, and a page becomes its own by being written. Tensors that loader
 workers hand over are open files too; how many of them are under way changes from moment to moment, and so these are
 counted by themselves.
 
     python -m tests.faults.soak --hours 2 --csv soak.csv
     python -m tests.faults.soak --report soak.csv        # of a run that is over, or still going on
 
-prints a line for each process: the slopes of its memory by least squares, in MB an hour, those of USS and of what is in
-use with their standard errors, after the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many
-files and threads it had in the first and the second half of what is left. A file is open, and a thread runs, while a
-checkpoint is written: what must not grow is the smallest number of each half. Of the tensors under way it is the
-largest number, and only by less than four.
+prints a line for each process: the slopes of its memory by least squares, in MB an hour, with their standard errors,
+after the warm-up (the first quarter, unless ``--warm-up`` says otherwise), and how many files and threads it had in the
+first and the second half of what is left. A file is open, and a thread runs, while a checkpoint is written: what must
+not grow is the smallest number of each half. Of the tensors under way it is the largest number, and only by less than
+four.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Sample(NamedTuple):
     role: str
     pid: int
     rss_mb: float
-    uss_mb: float
+    pss_mb: float
     files: int
     tensors: int
     threads: int
@@ -75,12 +77,13 @@ class Trend(NamedTuple):
     role: str
     pid: int
     rss_slope: float
-    uss_slope: float
-    uss_error: float
+    rss_error: float
+    pss_slope: float
+    pss_error: float
     in_use_slope: float
     in_use_error: float
     rss_mb: float
-    uss_mb: float
+    pss_mb: float
     in_use_mb: float
     files: tuple[int, int, int]
     threads: tuple[int, int, int]
@@ -111,10 +114,10 @@ def sample_session(leader: int, seconds: float, epoch: int, inside: Path | None 
             place = Path("/proc") / str(pid)
             rss = int((place / "statm").read_text().split()[1]) * _PAGE / _MEBIBYTE
             pages = dict(line.split(":", 1) for line in (place / "smaps_rollup").read_text().splitlines()[1:])
-            uss = sum(int(pages[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
+            pss = int(pages["Pss"].split()[0]) / 1024
             files, tensors = _open_files(place / "fd")
             threads = len(list((place / "task").iterdir()))
-            sizes = (round(rss, 3), round(uss, 3))
+            sizes = (round(rss, 3), round(pss, 3))
             samples.append(Sample(seconds, epoch, role, pid, *sizes, files, tensors, threads, _in_use(inside, pid)))
     return samples
 
@@ -169,7 +172,7 @@ def read_samples(path: Path) -> list[Sample]:
             row["role"],
             int(row["pid"]),
             float(row["rss_mb"]),
-            float(row["uss_mb"]),
+            float(row["pss_mb"]),
             int(row["files"]),
             int(row["tensors"]),
             int(row["threads"]),
@@ -202,7 +205,7 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
             "all",
             0,
             sum(s.rss_mb for s in at),
-            sum(s.uss_mb for s in at),
+            sum(s.pss_mb for s in at),
             0,
             0,
             0,
@@ -215,17 +218,15 @@ def trends(samples: Sequence[Sample], warm_up: float) -> list[Trend]:
 
 def _trend(role: str, pid: int, samples: Sequence[Sample]) -> Trend:
     hours = [sample.seconds / 3600 for sample in samples]
-    uss_slope, uss_error = slope([sample.uss_mb for sample in samples], hours)
     told = [(sample.in_use_mb, hour) for sample, hour in zip(samples, hours, strict=True) if sample.in_use_mb >= 0]
     return Trend(
         role,
         pid,
-        slope([sample.rss_mb for sample in samples], hours)[0],
-        uss_slope,
-        uss_error,
+        *slope([sample.rss_mb for sample in samples], hours),
+        *slope([sample.pss_mb for sample in samples], hours),
         *slope([in_use for in_use, _ in told], [hour for _, hour in told]),
         samples[-1].rss_mb,
-        samples[-1].uss_mb,
+        samples[-1].pss_mb,
         samples[-1].in_use_mb,
         _halves([sample.files for sample in samples]),
         _halves([sample.threads for sample in samples]),
@@ -337,14 +338,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _describe(found: Iterable[Trend]) -> str:
-    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'USS MB':>8} {'MB/h':>8} {'+-':>6} "
+    head = f"{'process':18} {'RSS MB':>8} {'MB/h':>8} {'+-':>6} {'PSS MB':>8} {'MB/h':>8} {'+-':>6} "
     head += f"{'in use':>8} {'MB/h':>8} {'+-':>6}   files          threads        tensors"
-    lines = [
-        f"{t.role:18} {t.rss_mb:8.1f} {t.rss_slope:8.2f} {t.uss_mb:8.1f} {t.uss_slope:8.2f} {t.uss_error:6.2f} "
-        + f"{t.in_use_mb:8.1f} {t.in_use_slope:8.2f} {t.in_use_error:6.2f}   "
-        + ("" if not t.pid else "{}, {} (<={})    {}, {} (<={})    <={}, <={}".format(*t.files, *t.threads, *t.tensors))
-        for t in found
-    ]
+    lines = []
+    for t in found:
+        memory = [t.rss_mb, t.rss_slope, t.rss_error, t.pss_mb, t.pss_slope, t.pss_error]
+        memory += [t.in_use_mb, t.in_use_slope, t.in_use_error]
+        numbers = " ".join(f"{number:{width}.2f}" for number, width in zip(memory, [8, 8, 6] * 3, strict=True))
+        counts = "{}, {} (<={})    {}, {} (<={})    <={}, <={}".format(*t.files, *t.threads, *t.tensors)
+        lines.append(f"{t.role:18} {numbers}   {counts if t.pid else ''}".rstrip())
     return "\n".join([head, *lines])
 
 

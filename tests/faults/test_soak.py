@@ -30,7 +30,7 @@ def test_files_and_threads_of_a_training_do_not_grow(tmp_path: Path) -> None:
     found = {trend.role: trend for trend in trends(samples, begin)}
     assert found.keys() == {"launcher", "worker 0", "worker 1", "all"}
     assert all(trend.steady for trend in found.values()), found
-    assert 50 < found["launcher"].uss_mb <= found["launcher"].rss_mb
+    assert 50 < found["launcher"].pss_mb <= found["launcher"].rss_mb
     # Workers are forks, and do not say.
     says = {role for role, trend in found.items() if trend.in_use_mb > 0}
     assert says == ({"launcher", "all"} if hasattr(ctypes.CDLL(None), "mallinfo2") else set())
@@ -46,7 +46,7 @@ def _samples(files: list[int], tensors: int = 0) -> list[Sample]:
 def test_what_grows_is_seen() -> None:
     found = trends(_samples([9, 5, 6, 5, 5, 9, 5, 5]), 360)
     assert [trend.role for trend in found] == ["launcher", "all"]
-    assert found[0].uss_slope == pytest.approx(5.0)  # half a megabyte in a tenth of an hour
+    assert found[0].pss_slope == pytest.approx(5.0)  # half a megabyte in a tenth of an hour
     assert found[0].rss_slope == 0
     assert found[0].in_use_slope == pytest.approx(-10.0)
     assert found[0].files == (5, 5, 9)
@@ -85,13 +85,13 @@ def test_processes_of_a_session_are_measured(tmp_path: Path) -> None:
         deadline = time.monotonic() + 30
         while True:
             samples = sample_session(process.pid, 0.0, 0)
-            if [sample.role for sample in samples] == ["launcher", "worker 0"] and samples[0].uss_mb > 20:
+            if [sample.role for sample in samples] == ["launcher", "worker 0"] and samples[0].pss_mb > 20:
                 break
             assert time.monotonic() < deadline, samples
             time.sleep(0.05)
         assert {sample.threads for sample in samples} == {1}
         assert samples[0].files == samples[1].files == 8
-        assert 20 < samples[0].uss_mb < samples[0].rss_mb < 60
+        assert 20 < samples[0].pss_mb < samples[0].rss_mb < 60
     finally:
         os.killpg(process.pid, 9)
         process.wait()
