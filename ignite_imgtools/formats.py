@@ -34,8 +34,8 @@ Attributes of ``evaluator.state``, filled at ``EPOCH_COMPLETED`` and read at ``C
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from ignite.engine import Engine, EventEnum
@@ -159,18 +159,28 @@ class TrainerEvents(EventEnum):
     """``trainer.state.logged`` holds new means of the training; fired on every process."""
 
 
-class StepTerms(dict[str, Any]):
+if TYPE_CHECKING:
+    _AskingDict = dict[str, Any]
+else:
+
+    class _AskingDict(MutableMapping, dict):
+        """A dict whose methods take values by ``self[key]``; dict's own look past an overridden ``__getitem__``."""
+
+
+class StepTerms(_AskingDict):
     """Output of a training step, some values of which are the elements of one vector.
 
-    A dict as any other; ``dict(output)`` is a plain one. Who copies the values of many steps may copy vectors, where
-    the elements are still in it.
+    A dict as any other; ``dict(output)`` is a plain one. The elements are made tensors of their own when one of them
+    is first read, which takes longer than all else that a step does with them: who copies the values of many steps
+    copies vectors.
 
     Attributes:
-        vector: the 1-dimensional tensor and its elements, in their order; :meth:`of` alone sets it.
+        terms: names of the elements, in their order; none once one of them was set or deleted.
+        vector: the 1-dimensional tensor that they are the elements of, ``None`` if there are no ``terms``.
     """
 
-    __slots__ = ("vector",)
-    vector: tuple[Tensor, tuple[Tensor, ...]]
+    terms: tuple[str, ...] = ()
+    vector: Tensor | None = None
 
     @classmethod
     def of(cls, loss: Tensor, names: Iterable[str], vector: Tensor) -> StepTerms:
@@ -179,11 +189,67 @@ class StepTerms(dict[str, Any]):
         Raises:
             ValueError: the number of names is another.
         """
-        terms = cls(loss=loss)
-        elements = vector.unbind()
-        terms.vector = (vector, elements)
-        terms.update(zip(names, elements, strict=True))
-        return terms
+        names = tuple(names)
+        if len(names) != vector.shape[0]:
+            raise ValueError(f"{len(vector)} elements need as many names, got {names}")
+        output = cls(loss=loss)
+        dict.update(output, dict.fromkeys(names, _UNREAD))
+        output.terms, output.vector = names, vector
+        return output
+
+    def _read(self) -> None:
+        if self.vector is not None:
+            elements = zip(self.terms, self.vector.unbind(), strict=True)
+            dict.update(self, elements)
+
+    def _own(self, key: str) -> None:
+        # What the vector says is not what stands under this name from now on.
+        if key in self.terms:
+            self._read()
+            self.terms, self.vector = (), None
+
+    def __getitem__(self, key: str) -> Any:
+        value = dict.__getitem__(self, key)
+        if value is _UNREAD:
+            self._read()
+            value = dict.__getitem__(self, key)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._own(key)
+        dict.__setitem__(self, key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._own(key)
+        dict.__delitem__(self, key)
+
+    # In Python, since who finds dict's own takes the values without asking, as ``{**output}`` does.
+    def __iter__(self) -> Iterator[str]:
+        return dict.__iter__(self)
+
+    __len__ = dict.__len__
+    __contains__ = dict.__contains__
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dict."""
+        return dict(self)
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | other if isinstance(other, dict) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return other | dict(self) if isinstance(other, dict) else NotImplemented
+
+    def __ior__(self, other: Any) -> StepTerms:  # type: ignore[override]  # as dict's, in fewer forms
+        self.update(other)
+        return self
+
+
+_UNREAD: Any = object()
+"""Stands in :class:`StepTerms` for an element that has not been made a tensor of its own."""
 
 
 class LoggedMetrics(TypedDict):

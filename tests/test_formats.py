@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ import torch
 from ignite.engine import Engine
 
 from ignite_imgtools import formats
+from ignite_imgtools.formats import StepTerms
 
 
 def _target(**changes: Any) -> dict[str, Any]:
@@ -76,3 +81,62 @@ def test_a_name_belongs_to_one_resumable() -> None:
     with pytest.raises(ValueError, match="'logger' is registered already"):
         formats.register_resumable(trainer, "logger", second)
     assert formats.resumables(trainer) == {"logger": first}
+
+
+def _terms() -> StepTerms:
+    terms = StepTerms.of(torch.tensor(3.0), ["a", "b"], torch.tensor([1.0, 2.0]))
+    terms["batch_size"] = 4
+    return terms
+
+
+_TERMS = {"loss": 3.0, "a": 1.0, "b": 2.0, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    "as_dict",
+    [
+        dict,
+        copy.copy,
+        copy.deepcopy,
+        StepTerms.copy,
+        lambda terms: {**terms},
+        lambda terms: (lambda **values: values)(**terms),
+        lambda terms: pickle.loads(pickle.dumps(terms)),
+        lambda terms: terms | {},
+        lambda terms: {} | terms,
+        lambda terms: dict(terms.items()),
+        lambda terms: dict(zip(terms.keys(), terms.values(), strict=True)),
+        lambda terms: {name: terms.get(name) for name in terms},
+        lambda terms: {name: terms[name] for name in terms},
+        lambda terms: {**_TERMS, "a": terms.setdefault("a", 7.0)},
+        lambda terms: {**_TERMS, "a": terms.pop("a")},
+        lambda terms: json.loads(json.dumps(terms, default=torch.Tensor.item)),
+        lambda terms: eval(repr(terms), {"tensor": torch.tensor}),  # noqa: S307 - what repr says of a dict
+    ],
+)
+def test_what_a_step_returns_is_a_dict_however_it_is_read(as_dict: Callable[[StepTerms], dict[str, Any]]) -> None:
+    assert isinstance(_terms(), dict)
+    assert as_dict(_terms()) == _TERMS
+    assert list(as_dict(_terms())) == list(_TERMS)
+
+
+def test_terms_of_a_step_can_be_changed() -> None:
+    terms = _terms()
+    assert (len(terms), "b" in terms, "c" in terms) == (4, True, False)
+    assert terms == _TERMS
+    plain: dict[str, Any] = {**_TERMS}
+    assert plain == _terms()
+    assert terms["a"] is terms["a"]
+    terms |= {"c": 5}
+    assert terms.terms == ("a", "b")
+    terms["b"] = 7.0
+    assert (terms.terms, terms.vector) == ((), None)
+    assert terms == {**_TERMS, "b": 7.0, "c": 5}
+    terms = _terms()
+    del terms["a"]
+    assert terms.pop("b") == 2.0
+    assert terms == {"loss": 3.0, "batch_size": 4}
+    with pytest.raises(KeyError):
+        terms["a"]
+    with pytest.raises(ValueError, match=r"^2 elements need as many names, got \('a',\)$"):
+        StepTerms.of(torch.tensor(3.0), ["a"], torch.tensor([1.0, 2.0]))

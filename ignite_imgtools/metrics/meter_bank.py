@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import chain, islice
 from numbers import Real
-from operator import add, is_, itemgetter, mul
+from operator import add, itemgetter, mul
 from typing import Any, NamedTuple
 
 import ignite.distributed as idist
@@ -49,48 +49,29 @@ class _Segment:
 
     def __init__(self, values: Mapping[str, Any]):
         self.width = len(values)
-        self.names = tuple(name for name, value in values.items() if name != "batch_size" and _is_scalar(value))
-        self.pick = _picker(self.names)
+        self.terms = values.terms if isinstance(values, StepTerms) else ()
+        self.names = [
+            name for name in values if name != "batch_size" and (name in self.terms or _is_scalar(values[name]))
+        ]
+        others = tuple(name for name in self.names if name not in self.terms)
+        self.pick = _picker(others)
         # What needs a graph or a shape taken off is found out once, for it costs time at every step.
         tensors = [value for value in self.pick(values) if isinstance(value, Tensor)]
         self.clean = any(value.requires_grad or value.ndim for value in tensors)
-        self.has_vectors = isinstance(values, StepTerms) and not self.clean
+        self.others = others
         self.rows: list[Sequence[Any]] = []
-        self.vectors: list[tuple[Tensor, Sequence[Tensor]] | None] = []
+        self.vectors: list[Tensor] = []
         self.batch_sizes: list[Any] = []
 
     def columns(self) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
         """The values of all steps by name, vectors under the names of their elements, batch sizes under none."""
         columns: list[tuple[tuple[str, ...], Sequence[Any]]] = [
-            ((name,), column) for name, column in zip(self.names, zip(*self.rows, strict=True), strict=True)
+            ((name,), column) for name, column in zip(self.others, zip(*self.rows, strict=True), strict=True)
         ]
-        found = _whole_vectors(self.rows, self.vectors) if self.has_vectors else None
-        if found is not None:
-            place, vectors = found
-            columns[place] = [(self.names[place], vectors)]
-        return [*columns, ((), self.batch_sizes)]
+        return [*columns, *([(self.terms, self.vectors)] if self.terms else []), ((), self.batch_sizes)]
 
     def forget(self) -> None:
         self.rows, self.vectors, self.batch_sizes = [], [], []
-
-
-def _whole_vectors(
-    rows: Sequence[Sequence[Any]], vectors: Sequence[tuple[Tensor, Sequence[Tensor]] | None]
-) -> tuple[slice, list[Tensor]] | None:
-    """Where in each row the elements of its vector are, and the vectors; ``None`` if that is not so in every step."""
-    if vectors[0] is None:
-        return None
-    count = len(vectors[0][1])
-    # By identity: to compare tensors would wait for the device.
-    first = next((i for i, value in enumerate(rows[0]) if value is vectors[0][1][0]), len(rows[0]))
-    place = slice(first, first + count)
-    found = []
-    for row, vector in zip(rows, vectors, strict=True):
-        own = row[place]
-        if vector is None or not len(own) == len(vector[1]) == count or not all(map(is_, own, vector[1])):
-            return None
-        found.append(vector[0])
-    return place, found
 
 
 class _Meter:
@@ -165,8 +146,10 @@ class MeterBank:
         """
         if hasattr(values, "__missing__"):  # a defaultdict would make up what is not there
             values = dict(values)
+        vector = getattr(values, "vector", None)
+        terms = () if vector is None else values.terms  # type: ignore[attr-defined]  # it is a StepTerms
         segment = self._segment
-        if segment is None or len(values) != segment.width:
+        if segment is None or len(values) != segment.width or terms != segment.terms:
             segment = self._open_segment(values)
         try:
             row = segment.pick(values)
@@ -174,8 +157,8 @@ class MeterBank:
             segment = self._open_segment(values)
             row = segment.pick(values)
         segment.rows.append(tuple(map(_detached_scalar, row)) if segment.clean else row)
-        if segment.has_vectors:
-            segment.vectors.append(getattr(values, "vector", None))
+        if vector is not None:
+            segment.vectors.append(vector)
         segment.batch_sizes.append(batch_size)
 
     def _open_segment(self, values: Mapping[str, Any]) -> _Segment:

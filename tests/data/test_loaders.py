@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from ignite.engine import Engine, Events
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from torchvision import tv_tensors
 
+from ignite_imgtools.data import loaders
 from ignite_imgtools.data.coco import CocoDetection
 from ignite_imgtools.data.groups import aspect_ratio_groups, padded_shape_groups
 from ignite_imgtools.data.loaders import SampleLoader, collate_detection, create_loader
@@ -368,3 +371,30 @@ def test_workers_of_a_loader_in_a_cycle_end_at_once() -> None:
         gc.collect()
         assert gone() is None
         assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [
+        ({"num_workers": 0}, 0),
+        ({"num_workers": 1, "multiprocessing_context": "fork"}, 1),
+        ({"num_workers": 1, "multiprocessing_context": "fork", "persistent_workers": False}, 2),
+        ({"num_workers": 1, "multiprocessing_context": "forkserver"}, 0),
+    ],
+)
+def test_free_memory_is_given_back_before_workers_are_forked(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], times: int
+) -> None:
+    children = []
+    found = loaders._malloc_trim()
+    assert (found is not None) == (platform.libc_ver()[0] == "glibc")
+
+    def trim(pad: int) -> int:
+        children.append(len(multiprocessing.active_children()))
+        return 0 if found is None else found(pad)
+
+    monkeypatch.setattr(loaders, "_malloc_trim", lambda: trim)
+    loader = create_loader(Noise(4), 2, shuffle=True, **options)
+    for _ in range(2):
+        assert len(list(loader)) == 2
+    assert children == [0] * times

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import pickle
 from collections import defaultdict
 from typing import Any
 
@@ -74,11 +73,12 @@ class _CopiesCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stacks = self.scalars = 0
+        self.stacks = self.scalars = self.unbinds = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.scalars += func is torch.ops.aten._local_scalar_dense.default
         self.stacks += func is torch.ops.aten.stack.default
+        self.unbinds += func is torch.ops.aten.unbind.int
         return func(*args, **(kwargs or {}))
 
 
@@ -123,17 +123,23 @@ def test_elements_of_one_vector_are_copied_together() -> None:
     assert list(together.means()) == ["loss", "a", "b", "c", "norm"]
 
 
-def test_terms_of_a_step_are_a_dict() -> None:
-    terms = _terms(torch.tensor([1.0, 2.0]), batch_size=4)
-    assert {**terms} == dict(terms) == {"loss": 3.0, "a": 1.0, "b": 2.0, "batch_size": 4}
-    for other in (copy.copy(terms), copy.deepcopy(terms), pickle.loads(pickle.dumps(terms))):
-        assert other == terms
-        assert other.vector[1][1] is other["b"]
-    del terms["batch_size"]
-    items = apply_to_tensor(terms, torch.Tensor.item)  # makes one of the same type
-    assert items == terms
+def test_elements_that_nobody_reads_are_never_made_tensors() -> None:
     bank = MeterBank()
-    for step in (terms, items, {**terms}):
+    with _CopiesCounter() as counter:
+        for i in range(6):
+            step = _terms(torch.tensor([1.0, 2.0 * i]), batch_size=4)
+            step["norm"] = step["loss"]
+            bank.append(step)
+        assert bank.means()["b"].total == 5.0
+        assert counter.unbinds == 0
+        assert step["b"] == 10.0
+        assert counter.unbinds == 1
+
+
+def test_steps_of_a_dict_in_all_its_forms_are_taken() -> None:
+    bank, terms = MeterBank(), _terms(torch.tensor([1.0, 2.0]))
+    items = apply_to_tensor(terms, torch.Tensor.item)  # makes one of the same type
+    for step in (terms, items, {**terms}, copy.deepcopy(terms)):
         bank.append(step)
     assert {name: mean.total for name, mean in bank.means().items()} == {"loss": 3.0, "a": 1.0, "b": 2.0}
 
