@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -107,9 +106,10 @@ class ObjectColumns:
             sizes: of these, height and width.
         """
         ids = self._integers("image_id")
-        unknown = listed_ids[_places(listed_ids, ids)] != ids
+        places = _places(listed_ids, ids)
+        unknown = listed_ids[places] != ids
         self._refuse(unknown, "image_id", "the id of an image in the file", lambda number: str(ids[number]))
-        self.image = _places(image_ids, ids)
+        self.image = places if np.array_equal(listed_ids, image_ids) else _places(image_ids, ids)
         # The fault of an image that cannot be used has been noted: its annotations go without one.
         self.good &= image_ids[self.image] == ids
         self.sizes = sizes[self.image]
@@ -128,11 +128,13 @@ class ObjectColumns:
         boxes = _numbers(self._column("bbox"), 4)
         expected, came = "4 finite numbers x, y, width, height", lambda number: came_of(self.rows[number], "bbox")
         self._refuse(~np.isfinite(boxes).all(1), "bbox", expected, came)
-        boxes = np.where(self.good[:, None], boxes, 0.0)
+        if not self.good.all():
+            boxes = np.where(self.good[:, None], boxes, 0.0)
         flat = np.minimum(boxes[:, 2], boxes[:, 3]) <= 0
         self._refuse(flat, "bbox", "a width and a height above 0", came, "correct or remove it")
         far = np.abs(boxes).max(1, initial=0) > self._reach()
-        left, top, right, bottom = boxes_xywh_to_clipped_xyxy(np.where(far[:, None], 0.0, boxes), self.sizes).T
+        near = np.where(far[:, None], 0.0, boxes) if far.any() else boxes
+        left, top, right, bottom = boxes_xywh_to_clipped_xyxy(near, self.sizes).T
         outside = (right <= left) | (bottom <= top)
 
         def came_in(number: int) -> str:
@@ -230,9 +232,10 @@ def _numbers(rows: list[Any], count: int) -> np.ndarray:
     """Rows of ``count`` numbers as float64 ``[N, count]``; NaN where a row is something else."""
     values = array("d")
     try:
-        if set(map(type, rows)) <= {list, tuple} and set(map(len, rows)) == {count}:
-            values.fromlist(list(chain.from_iterable(rows)))
-            return np.array(values, np.float64).reshape(-1, count)
+        if set(map(type, rows)) == {list} and set(map(len, rows)) == {count}:
+            for row in rows:
+                values.fromlist(row)
+            return np.frombuffer(values, np.float64).reshape(-1, count)
     except (TypeError, OverflowError):
         pass  # one of them is not a number: look at each row
     table = np.full((len(rows), count), np.nan)
