@@ -168,14 +168,14 @@ else:
 
 
 class StepTerms(_AskingDict):
-    """Output of a training step, some values of which are the elements of one vector.
+    """Output of a training step whose loss terms are the elements of one vector, and whose loss is their sum.
 
-    A dict as any other; ``dict(output)`` is a plain one. The elements are made tensors of their own when one of them
-    is first read, which takes longer than all else that a step does with them: who copies the values of many steps
-    copies vectors.
+    A dict as any other; ``dict(output)`` is a plain one. The elements and the sum are made tensors of their own when
+    one of them is first read, which takes longer than all else that a step does with them: who copies the values of
+    many steps copies vectors.
 
     Attributes:
-        terms: names of the elements, in their order; none once one of them was set or deleted.
+        terms: names of the elements, in their order; none once one of them, or the loss, was set or deleted.
         vector: the 1-dimensional tensor that they are the elements of, ``None`` if there are no ``terms``.
     """
 
@@ -183,8 +183,8 @@ class StepTerms(_AskingDict):
     vector: Tensor | None = None
 
     @classmethod
-    def of(cls, loss: Tensor, names: Iterable[str], vector: Tensor) -> StepTerms:
-        """``{"loss": loss, name: element, ...}``; loss 0-dim, vector ``[N]``, both detached, N names.
+    def of(cls, names: Iterable[str], vector: Tensor) -> StepTerms:
+        """``{"loss": their sum, name: element, ...}``; vector ``[N]``, detached; N names, none of which is ``loss``.
 
         Raises:
             ValueError: the number of names is another.
@@ -192,19 +192,18 @@ class StepTerms(_AskingDict):
         names = tuple(names)
         if len(names) != vector.shape[0]:
             raise ValueError(f"{len(vector)} elements need as many names, got {names}")
-        output = cls(loss=loss)
-        dict.update(output, dict.fromkeys(names, _UNREAD))
+        output = cls(dict.fromkeys(("loss", *names), _UNREAD))
         output.terms, output.vector = names, vector
         return output
 
     def _read(self) -> None:
         if self.vector is not None:
             elements = zip(self.terms, self.vector.unbind(), strict=True)
-            dict.update(self, elements)
+            dict.update(self, elements, loss=self.vector.sum())
 
     def _own(self, key: str) -> None:
         # What the vector says is not what stands under this name from now on.
-        if key in self.terms:
+        if self.terms and (key == "loss" or key in self.terms):
             self._read()
             self.terms, self.vector = (), None
 
@@ -232,6 +231,9 @@ class StepTerms(_AskingDict):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
     def copy(self) -> dict[str, Any]:
         """A plain dict."""

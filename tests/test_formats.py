@@ -84,7 +84,7 @@ def test_a_name_belongs_to_one_resumable() -> None:
 
 
 def _terms() -> StepTerms:
-    terms = StepTerms.of(torch.tensor(3.0), ["a", "b"], torch.tensor([1.0, 2.0]))
+    terms = StepTerms.of(["a", "b"], torch.tensor([1.0, 2.0]))
     terms["batch_size"] = 4
     return terms
 
@@ -133,10 +133,14 @@ def test_terms_of_a_step_can_be_changed() -> None:
     assert (terms.terms, terms.vector) == ((), None)
     assert terms == {**_TERMS, "b": 7.0, "c": 5}
     terms = _terms()
+    terms["loss"] = 8.0
+    assert (terms.terms, terms.vector) == ((), None)
+    assert terms == {**_TERMS, "loss": 8.0}
+    terms = _terms()
     del terms["a"]
     assert terms.pop("b") == 2.0
     assert terms == {"loss": 3.0, "batch_size": 4}
     with pytest.raises(KeyError):
         terms["a"]
     with pytest.raises(ValueError, match=r"^2 elements need as many names, got \('a',\)$"):
-        StepTerms.of(torch.tensor(3.0), ["a"], torch.tensor([1.0, 2.0]))
+        StepTerms.of(["a"], torch.tensor([1.0, 2.0]))

@@ -50,10 +50,10 @@ class _Segment:
     def __init__(self, values: Mapping[str, Any]):
         self.width = len(values)
         self.terms = values.terms if isinstance(values, StepTerms) else ()
-        self.names = [
-            name for name in values if name != "batch_size" and (name in self.terms or _is_scalar(values[name]))
-        ]
-        others = tuple(name for name in self.names if name not in self.terms)
+        # The loss of such values is the sum of their terms.
+        in_vector = {"loss", *self.terms} if self.terms else set()
+        self.names = [k for k in values if k != "batch_size" and (k in in_vector or _is_scalar(values[k]))]
+        others = tuple(name for name in self.names if name not in in_vector)
         self.pick = _picker(others)
         # What needs a graph or a shape taken off is found out once, for it costs time at every step.
         tensors = [value for value in self.pick(values) if isinstance(value, Tensor)]
@@ -174,8 +174,9 @@ class MeterBank:
         named = [segment.columns() for segment in pending]
         lists = iter(_columns_to_host([column for columns in named for _, column in columns]))
         found: list[tuple[str, list[float], list[float]]] = []
-        for columns in named:
+        for segment, columns in zip(pending, named, strict=True):
             *values, weights = [next(lists) for _ in columns]
+            apart: dict[str, list[float]] = {}
             for (names, _), numbers in zip(columns, values, strict=False):
                 if len(numbers) != len(names) * len(weights):
                     wrong = " or ".join(names)
@@ -183,7 +184,10 @@ class MeterBank:
                         f"{wrong}: was one number in a step, several or none in another; return one in each"
                     )
                 # Of a vector the elements of a step are next to each other.
-                found += [(name, numbers[place :: len(names)], weights) for place, name in enumerate(names)]
+                apart |= {name: numbers[place :: len(names)] for place, name in enumerate(names)}
+            if segment.terms:
+                apart["loss"] = [reduce(add, terms) for terms in zip(*map(apart.get, segment.terms), strict=True)]
+            found += [(name, numbers, weights) for name, numbers in apart.items()]
         for segment in pending:
             segment.forget()
             for name in segment.names:  # in the order in which they came
