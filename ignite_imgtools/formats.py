@@ -33,6 +33,8 @@ Attributes of ``evaluator.state``, filled at ``EPOCH_COMPLETED`` and read at ``C
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -170,12 +172,14 @@ else:
 class StepTerms(_AskingDict):
     """Output of a training step whose loss terms are the elements of one vector, and whose loss is their sum.
 
-    A dict as any other; ``dict(output)`` is a plain one. The elements and the sum are made tensors of their own when
-    one of them is first read, which takes longer than all else that a step does with them: who copies the values of
-    many steps copies vectors.
+    The elements and the sum are made tensors of their own when one of them is first read, which takes longer than all
+    else that a step does with them: who copies the values of many steps copies vectors, where they are unread.
+
+    A dict as any other to Python code; ``dict(output)`` is a plain one, which code in C needs that looks past the
+    methods of a dict (orjson, TorchScript, ``==`` of another subclass of dict on the left).
 
     Attributes:
-        terms: names of the elements, in their order; none once one of them, or the loss, was set or deleted.
+        terms: names of the elements, in their order; none once one of them, or the loss, was read, set or deleted.
         vector: the 1-dimensional tensor that they are the elements of, ``None`` if there are no ``terms``.
     """
 
@@ -187,25 +191,26 @@ class StepTerms(_AskingDict):
         """``{"loss": their sum, name: element, ...}``; vector ``[N]``, detached; N names, none of which is ``loss``.
 
         Raises:
-            ValueError: the number of names is another.
+            ValueError: the names are not as many, not different, or ``loss`` is among them.
         """
         names = tuple(names)
-        if len(names) != vector.shape[0]:
-            raise ValueError(f"{len(vector)} elements need as many names, got {names}")
         output = cls(dict.fromkeys(("loss", *names), _UNREAD))
+        if len(output) != len(names) + 1 or len(names) != vector.shape[0]:
+            raise ValueError(f"{len(vector)} elements need as many names other than 'loss', got {names}")
         output.terms, output.vector = names, vector
         return output
 
     def _read(self) -> None:
-        if self.vector is not None:
-            elements = zip(self.terms, self.vector.unbind(), strict=True)
-            dict.update(self, elements, loss=self.vector.sum())
+        if self.vector is None:
+            return
+        with torch.inference_mode(False):  # whoever is first to read, others may go on to compute with them
+            elements = self.vector.unbind()
+            dict.update(self, zip(self.terms, elements, strict=True), loss=sum_terms(elements))
+        self.terms, self.vector = (), None
 
-    def _own(self, key: str) -> None:
-        # What the vector says is not what stands under this name from now on.
-        if self.terms and (key == "loss" or key in self.terms):
+    def _read_for(self, key: str) -> None:
+        if key == "loss" or key in self.terms:
             self._read()
-            self.terms, self.vector = (), None
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)
@@ -215,16 +220,25 @@ class StepTerms(_AskingDict):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._own(key)
+        self._read_for(key)
         dict.__setitem__(self, key, value)
 
     def __delitem__(self, key: str) -> None:
-        self._own(key)
+        self._read_for(key)
         dict.__delitem__(self, key)
 
     # In Python, since who finds dict's own takes the values without asking, as ``{**output}`` does.
     def __iter__(self) -> Iterator[str]:
         return dict.__iter__(self)
+
+    def __reversed__(self) -> Iterator[str]:
+        return dict.__reversed__(self)
+
+    def popitem(self) -> tuple[str, Any]:
+        if not self:
+            raise KeyError("popitem(): dictionary is empty")
+        name = next(reversed(self))
+        return name, self.pop(name)
 
     __len__ = dict.__len__
     __contains__ = dict.__contains__
@@ -248,6 +262,11 @@ class StepTerms(_AskingDict):
     def __ior__(self, other: Any) -> StepTerms:  # type: ignore[override]  # as dict's, in fewer forms
         self.update(other)
         return self
+
+
+def sum_terms(terms: Sequence[Tensor]) -> Tensor:
+    """The loss of these terms, from left to right, so that each of many losses summed at once has the same bits."""
+    return functools.reduce(operator.add, terms)
 
 
 _UNREAD: Any = object()

@@ -122,16 +122,19 @@ def test_what_a_step_returns_is_a_dict_however_it_is_read(as_dict: Callable[[Ste
 
 def test_terms_of_a_step_can_be_changed() -> None:
     terms = _terms()
+    terms |= {"c": 5}
+    assert (terms.terms, terms["loss"], terms.terms) == (("a", "b"), 3.0, ())
+    assert (terms["c"], terms["a"]) == (5, 1.0)
+    assert terms["a"] is terms["a"]
+    terms = _terms()
     assert (len(terms), "b" in terms, "c" in terms) == (4, True, False)
     assert terms == _TERMS
     plain: dict[str, Any] = {**_TERMS}
     assert plain == _terms()
-    assert terms["a"] is terms["a"]
-    terms |= {"c": 5}
-    assert terms.terms == ("a", "b")
+    terms = _terms()
     terms["b"] = 7.0
     assert (terms.terms, terms.vector) == ((), None)
-    assert terms == {**_TERMS, "b": 7.0, "c": 5}
+    assert terms == {**_TERMS, "b": 7.0}
     terms = _terms()
     terms["loss"] = 8.0
     assert (terms.terms, terms.vector) == ((), None)
@@ -142,5 +145,22 @@ def test_terms_of_a_step_can_be_changed() -> None:
     assert terms == {"loss": 3.0, "batch_size": 4}
     with pytest.raises(KeyError):
         terms["a"]
-    with pytest.raises(ValueError, match=r"^2 elements need as many names, got \('a',\)$"):
-        StepTerms.of(["a"], torch.tensor([1.0, 2.0]))
+    assert list(reversed(terms)) == ["batch_size", "loss"]
+    assert [terms.popitem(), terms.popitem()] == [("batch_size", 4), ("loss", 3.0)]
+    for read in (terms.popitem, lambda: terms["a"]):
+        with pytest.raises(KeyError):
+            read()
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "loss"]])
+def test_names_of_terms_must_be_as_many(names: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^2 elements need as many names other than 'loss', got \('a'"):
+        StepTerms.of(names, torch.tensor([1.0, 2.0]))
+
+
+def test_terms_that_were_first_read_in_inference_can_be_computed_with() -> None:
+    terms = _terms()
+    with torch.inference_mode():
+        assert terms["loss"] == 3.0
+    assert terms["loss"].mul_(2) == 6.0
+    assert not terms["a"].is_inference()

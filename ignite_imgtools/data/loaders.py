@@ -354,7 +354,10 @@ def _kill(workers: Sequence[Any]) -> None:
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
     # glibc has it; musl, macOS and Windows have not.
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim.argtypes = [ctypes.c_size_t]
+    return trim
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ignite_imgtools.distributed import all_gather_arrays
-from ignite_imgtools.formats import StepTerms
+from ignite_imgtools.formats import StepTerms, sum_terms
 
 __all__ = ["MeterBank", "MeterMeans", "WindowStatistics"]
 
@@ -52,7 +52,7 @@ class _Segment:
         self.terms = values.terms if isinstance(values, StepTerms) else ()
         # The loss of such values is the sum of their terms.
         in_vector = {"loss", *self.terms} if self.terms else set()
-        self.names = [k for k in values if k != "batch_size" and (k in in_vector or _is_scalar(values[k]))]
+        self.names = [k for k in values if k in in_vector or (k != "batch_size" and _is_scalar(values[k]))]
         others = tuple(name for name in self.names if name not in in_vector)
         self.pick = _picker(others)
         # What needs a graph or a shape taken off is found out once, for it costs time at every step.
@@ -146,8 +146,7 @@ class MeterBank:
         """
         if hasattr(values, "__missing__"):  # a defaultdict would make up what is not there
             values = dict(values)
-        vector = getattr(values, "vector", None)
-        terms = () if vector is None else values.terms  # type: ignore[attr-defined]  # it is a StepTerms
+        terms, vector = (values.terms, values.vector) if isinstance(values, StepTerms) else ((), None)
         segment = self._segment
         if segment is None or len(values) != segment.width or terms != segment.terms:
             segment = self._open_segment(values)
@@ -186,7 +185,8 @@ class MeterBank:
                 # Of a vector the elements of a step are next to each other.
                 apart |= {name: numbers[place :: len(names)] for place, name in enumerate(names)}
             if segment.terms:
-                apart["loss"] = [reduce(add, terms) for terms in zip(*map(apart.get, segment.terms), strict=True)]
+                rows = torch.tensor([apart[name] for name in segment.terms], dtype=segment.vectors[0].dtype)
+                apart["loss"] = sum_terms(rows.unbind()).tolist()
             found += [(name, numbers, weights) for name, numbers in apart.items()]
         for segment in pending:
             segment.forget()

@@ -4,11 +4,11 @@ The run is one of the recipes as a user starts it, on a small built-in set: two 
 for training and two for evaluation, an evaluation with all its files, pictures and plots after every epoch, and a
 checkpoint too. While it goes on, ``/proc`` tells of each process, every few seconds: resident memory (RSS), open
 files, threads, and its share of memory (PSS: pages that n processes share count 1/n, so that the sum over all is what
-the run takes); and the process itself says how much of its memory its C allocator has given out (``soak_inside``),
-which a leak makes grow and free pieces between others do not. Pages of its own (USS) would mislead: a training process
-shares what it has with the loader workers, its forks, and a page becomes its own by being written. Tensors that loader
-workers hand over are open files too; how many of them are under way changes from moment to moment, and so these are
-counted by themselves.
+the run takes, if no other program maps the same libraries); and the process itself says how much of its memory its C
+allocator has given out (``soak_inside``), which a leak makes grow and free pieces between others do not. Pages of its
+own (USS) would mislead: a training process shares what it has with the loader workers, its forks, and a page becomes
+its own by being written. Tensors that loader workers hand over are open files too; how many of them are under way
+changes from moment to moment, and so these are counted by themselves.
 
     python -m tests.faults.soak --hours 2 --csv soak.csv
     python -m tests.faults.soak --report soak.csv        # of a run that is over, or still going on
