@@ -1,9 +1,12 @@
 """What a training costs on more processes, measured on one and two, and for 8 to 1,024 of them part by part.
 
 ``weak``: seconds of an iteration of a small ResNet, 8 images on each process, on one process and on two (gloo), of a
-bare loop with DistributedDataParallel and of ours with logger, checkpoints, signals and TensorBoard, which take turns.
-The time of one process over that of two is the efficiency. On a machine with fewer free cores than processes look at
-the CPU time, which has no waiting in it.
+bare loop with DistributedDataParallel and of ours with logger, checkpoints, signals and TensorBoard, which take turns
+with one model. The time of one process over that of two is the efficiency. On a machine with fewer free cores than
+processes look at the CPU time, which has no waiting in it. And page faults an iteration: glibc gives freed memory at
+the end of its heap back to the system, and gets it again page by page. Where a run's memory ends is chance, so of two
+loops with a model each one may pay a tenth and the other nothing. With ``MALLOC_TRIM_THRESHOLD_=2000000000`` and
+``MALLOC_MMAP_THRESHOLD_=33554432`` in the environment none does.
 
 ``ranks``: for N processes, in this one: the order of an epoch of 118,287 images of COCO's shapes as each rank makes it
 (batch 8 on each), by groups of padded shape, of aspect ratio (8 of them) and without any; ``useful`` is the images' own
@@ -27,9 +30,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -59,12 +64,16 @@ def weak(rounds: int, steps: int) -> None:
             else:
                 distributed.launch(_time_loops, *arguments, nproc_per_node=2, backend="gloo")
             found[world_size] = json.loads(told.read_text())
-    for name in found[1]:
+    for name in ("bare", "bare, CPU", "ours", "ours, CPU"):
         one, two = found[1][name], found[2][name]
         print(f"{name:9} {1e3 * one:7.1f} ms on 1 process, {1e3 * two:7.1f} ms on 2: efficiency {one / two:.2f}")
     for world_size, times in found.items():
         wall, cpu = times["ours"] / times["bare"], times["ours, CPU"] / times["bare, CPU"]
-        print(f"ours over bare on {world_size}: {wall:.3f}, of CPU time {cpu:.3f}")
+        faults = [times[f"{name}, page faults"] for name in ("bare", "ours")]
+        print(
+            f"ours over bare on {world_size}: {wall:.3f}, of CPU time {cpu:.3f}; page faults an iteration "
+            f"{faults[0]:,.0f} and {faults[1]:,.0f}"
+        )
 
 
 class Batches:
@@ -72,18 +81,22 @@ class Batches:
 
     def __init__(self, batch: Any, steps: int):
         self._batch, self._steps = batch, steps
-        self.seconds = self.cpu_seconds = 0.0
+        self.seconds = self.cpu_seconds = self.page_faults = 0.0
 
     def __len__(self) -> int:
         return self._steps + 1
 
     def __iter__(self) -> Iterator[Any]:
-        begun, begun_cpu = time.perf_counter(), time.process_time()
+        before = self._used()
         for _ in range(self._steps):
             yield self._batch
-        self.seconds = (time.perf_counter() - begun) / self._steps
-        self.cpu_seconds = (time.process_time() - begun_cpu) / self._steps
+        used = (self._used() - before) / self._steps
+        self.seconds, self.cpu_seconds, self.page_faults = used.tolist()
         yield self._batch
+
+    def _used(self) -> np.ndarray:
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        return np.array([time.perf_counter(), time.process_time(), faults])
 
 
 def _time_loops(local_rank: int, rounds: int, steps: int, folder: Path, told: Path) -> None:
@@ -91,8 +104,10 @@ def _time_loops(local_rank: int, rounds: int, steps: int, folder: Path, told: Pa
     generator = torch.Generator().manual_seed(idist.get_rank())
     images = torch.rand(_BATCH, 3, 64, 64, generator=generator)
     batches = Batches((images, torch.randint(0, 10, (_BATCH,), generator=generator)), steps)
-    ways = {"bare": _bare(), "ours": _ours(folder)}
-    times: dict[str, list[float]] = {name: [] for way in ways for name in (way, f"{way}, CPU")}
+    # Where the tensors of a model lie decides how much a loop pays for memory: so both train the same one.
+    model, optimizer = _model()
+    ways = {"bare": _bare(model, optimizer), "ours": _ours(model, optimizer, folder)}
+    times: dict[str, list[float]] = defaultdict(list)
     for round_ in range(rounds + 1):
         for name in sorted(ways, reverse=bool(round_ % 2)):
             idist.barrier()
@@ -100,6 +115,7 @@ def _time_loops(local_rank: int, rounds: int, steps: int, folder: Path, told: Pa
             if round_:
                 times[name].append(batches.seconds)
                 times[f"{name}, CPU"].append(batches.cpu_seconds)
+                times[f"{name}, page faults"].append(batches.page_faults)
     if idist.get_rank() == 0:
         told.write_text(json.dumps({name: statistics.median(values) for name, values in times.items()}))
 
@@ -110,9 +126,7 @@ def _model() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
 
-def _bare() -> Callable[[Batches], None]:
-    model, optimizer = _model()
-
+def _bare(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[Batches], None]:
     def run(batches: Batches) -> None:
         for images, labels in batches:
             optimizer.zero_grad()
@@ -122,8 +136,7 @@ def _bare() -> Callable[[Batches], None]:
     return run
 
 
-def _ours(folder: Path) -> Callable[[Batches], None]:
-    model, optimizer = _model()
+def _ours(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> Callable[[Batches], None]:
     update = engines.GradientUpdate(optimizer)
 
     def step(engine: Engine, batch: Any) -> dict[str, Any]:

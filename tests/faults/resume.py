@@ -47,7 +47,6 @@ from tests.recipes.faster_rcnn_runs import assert_same_run, metrics_lines
 __all__ = ["RECIPES", "run_trial"]
 
 _MODES = ("plain", "float16", "other")
-_EPOCHS = 3
 _SEGMENTATION = "--base-size 40 72 --crop-size 48 --lr 2e-3 --warmup 3 --eval-size 0 --val-losses"
 _DETECTION = "--backbone resnet18 --min-size 48 --max-size 64 --optimizer adamw --lr 1e-3 --group-by none --val-losses"
 _ANCHORS = "--anchor-sizes 8 12 16 32 64"
@@ -86,7 +85,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "deeppose": Recipe("wflw", "--model shufflenet_v2_x0_5 --image-size 40 --warmup 2 --normaliser inter_pupil"),
 }
-_COMMON = f"--epochs {_EPOCHS} --eval-every 2 --accumulate 2 --ema-decay 0.9 --log-every 1 --batch-size 2 --device cpu"
+_COMMON = "--eval-every 2 --accumulate 2 --ema-decay 0.9 --log-every 1 --batch-size 2 --device cpu"
 
 
 def _forked(function: Callable[[], Any], log: Path) -> int:
@@ -175,8 +174,8 @@ def _batches(processes: list[list[str]]) -> list[list[int]]:
 class Trials:
     """The data and the straight runs of one recipe, and trials against these."""
 
-    def __init__(self, name: str, folder: Path, seed: int = 0):
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path, seed: int = 0, epochs: int = 3):
+        self.name, self.folder, self.epochs = name, folder, epochs
         self.draw = random.Random(keyed_seed(seed, *name.encode()))
         self._straight: dict[tuple[str, int], Path] = {}
         folder.mkdir()
@@ -191,7 +190,8 @@ class Trials:
     def _arguments(self, folder: Path, mode: str, workers: int) -> list[str]:
         # Checkpoints of the one large model are half a gigabyte.
         every = "3" if self.name == "fcn" else "1"
-        options = [*_COMMON.split(), "--checkpoint-every", every, *RECIPES[self.name].flags.split()]
+        options = [*_COMMON.split(), "--epochs", str(self.epochs), "--checkpoint-every", every]
+        options += RECIPES[self.name].flags.split()
         options += ["--amp-dtype", "float16"] if mode == "float16" else []
         paths = ["--data", str(self.data), "--output-dir", str(folder / "run"), "--num-workers", str(workers)]
         return ["train", self.name, *paths, *options]
@@ -214,7 +214,7 @@ class Trials:
         """
         straight = self.straight(mode, processes)
         folder = self.folder / f"killed-{mode}-{workers}-{processes}"
-        length = max(line["iteration"] for line in metrics_lines(straight / "run")) // _EPOCHS
+        length = max(line["iteration"] for line in metrics_lines(straight / "run")) // self.epochs
         at = self.draw.randrange(length + 1, 2 * length)
         arguments = self._arguments(folder, mode, workers)
         _kill_after(at, _start(arguments, folder, processes), folder, self.draw)
@@ -232,7 +232,7 @@ class Trials:
             assert_same_run(folder / "run", straight / "run")
         left = list((folder / "run" / "checkpoints").glob(".*"))
         assert not left, f"left over: {left}"
-        return f"killed after {at} of {_EPOCHS * length}, went on from {last}"
+        return f"killed after {at} of {self.epochs * length}, went on from {last}"
 
 
 def settings(modes: list[str], workers: list[int], processes: list[int]) -> list[tuple[str, int, int]]:
@@ -255,6 +255,7 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], choices=(1, 2))
+    parser.add_argument("--epochs", type=int, default=3, help="of a run; it is killed in the second")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for name in options.recipes:  # before any process is forked
@@ -262,7 +263,7 @@ def main() -> int:
     tried = equal = 0
     for name in options.recipes:
         with tempfile.TemporaryDirectory() as folder:
-            trials = Trials(name, Path(folder) / name, options.seed)
+            trials = Trials(name, Path(folder) / name, options.seed, options.epochs)
             for mode, workers, processes in settings(options.modes, options.workers, options.processes):
                 begin = time.monotonic()
                 try:

@@ -30,7 +30,7 @@ def test_every_recipe_is_tried() -> None:
 @pytest.mark.parametrize("names", _GROUPS, ids="-".join)
 def test_a_killed_run_ends_as_the_one_that_is_not(names: tuple[str, ...]) -> None:
     # In a process of its own: the parent of the trials must never have computed a gradient.
-    options = ["--modes", "plain", "--workers", "2", "--processes", "2"]
+    options = ["--modes", "plain", "--workers", "2", "--processes", "2", "--epochs", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.resume", "--recipes", *names, *options],
         cwd=_ROOT,
