@@ -10,6 +10,9 @@ Attributes of ``trainer.state`` beside ignite's own:
     list of the learning rates, one for each parameter group, with which the last iteration was computed.
 ``at_step_boundary``
     ``False`` in the middle of an accumulation window, else ``True``: only then may a checkpoint be taken.
+``epoch_began_after``
+    the iteration after which the current epoch began: not always a multiple of ``epoch_length``, since an epoch may be
+    cut short by ``terminate_epoch()``; ``None`` while a run has not begun its first one (:func:`follow_epochs`).
 ``evaluations``
     ``{name: {metric: number}}``, the newest result of each evaluation; ``evaluated`` is the name of the newest.
 ``logged``
@@ -36,12 +39,14 @@ from __future__ import annotations
 import functools
 import operator
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from ignite.engine import Engine, EventEnum
+from ignite.engine import Engine, EventEnum, Events
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from typing_extensions import NotRequired, TypedDict
 
 __all__ = [
@@ -55,6 +60,7 @@ __all__ = [
     "StepTerms",
     "TrainerEvents",
     "check_detection_batch",
+    "follow_epochs",
     "image_ids",
     "images_to_device",
     "one_line",
@@ -201,12 +207,14 @@ class StepTerms(_AskingDict):
         return output
 
     def _read(self) -> None:
-        if self.vector is None:
+        terms, vector = self.terms, self.vector
+        if vector is None or not terms:  # the latter while another thread is at the end of this
             return
         with torch.inference_mode(False):  # whoever is first to read, others may go on to compute with them
-            elements = self.vector.unbind()
-            dict.update(self, zip(self.terms, elements, strict=True), loss=sum_terms(elements))
-        self.terms, self.vector = (), None
+            elements = vector.unbind()
+            dict.update(self, zip(terms, elements, strict=True), loss=sum_terms(elements))
+        self.terms = ()
+        self.vector = None
 
     def _read_for(self, key: str) -> None:
         if key == "loss" or key in self.terms:
@@ -247,7 +255,8 @@ class StepTerms(_AskingDict):
         return repr(dict(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self),)
+        # As what ``torch.load(weights_only=True)`` takes.
+        return OrderedDict, (list(self.items()),)
 
     def copy(self) -> dict[str, Any]:
         """A plain dict."""
@@ -262,6 +271,15 @@ class StepTerms(_AskingDict):
     def __ior__(self, other: Any) -> StepTerms:  # type: ignore[override]  # as dict's, in fewer forms
         self.update(other)
         return self
+
+
+# torch knows the types of its trees one by one: else this one would be a leaf.
+pytree.register_pytree_node(
+    StepTerms,
+    lambda output: (list(output.values()), list(output)),
+    lambda values, names: dict(zip(names, values, strict=True)),
+    serialized_type_name="ignite_imgtools.formats.StepTerms",
+)
 
 
 def sum_terms(terms: Sequence[Tensor]) -> Tensor:
@@ -296,6 +314,29 @@ def register_trainer_events(engine: Engine) -> None:
     They count in iterations, so that ignite's loggers can be attached to them, with the iteration as their step.
     """
     engine.register_events(*TrainerEvents, event_to_attr=dict.fromkeys(TrainerEvents, "iteration"))
+
+
+def follow_epochs(engine: Engine) -> None:
+    """Keep ``engine.state.epoch_began_after`` from now on; done twice, the second time nothing happens."""
+    state: Any = engine.state
+    if not hasattr(state, "epoch_began_after"):
+        state.epoch_began_after = None
+        engine.add_event_handler(Events.STARTED, _forget_epoch)
+        engine.add_event_handler(Events.EPOCH_STARTED, _note_epoch)
+
+
+def _forget_epoch(engine: Engine) -> None:
+    state: Any = engine.state
+    state.epoch_began_after = None
+
+
+def _note_epoch(engine: Engine) -> None:
+    state: Any = engine.state
+    done = 0
+    # A run that was terminated begins an epoch anew, which ignite notes here; one that is resumed goes on within it.
+    if state.epoch_began_after is None and state.epoch_length and engine._init_iter is None:
+        done = state.iteration % state.epoch_length
+    state.epoch_began_after = state.iteration - done
 
 
 def register_resumable(engine: Engine, name: str, resumable: Any) -> None:

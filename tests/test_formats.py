@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import pickle
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
+from torch.utils._pytree import tree_map
 
 from ignite_imgtools import formats
 from ignite_imgtools.formats import StepTerms
@@ -89,6 +93,13 @@ def _terms() -> StepTerms:
     return terms
 
 
+def _saved_and_loaded(value: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 _TERMS = {"loss": 3.0, "a": 1.0, "b": 2.0, "batch_size": 4}
 
 
@@ -102,6 +113,8 @@ _TERMS = {"loss": 3.0, "a": 1.0, "b": 2.0, "batch_size": 4}
         lambda terms: {**terms},
         lambda terms: (lambda **values: values)(**terms),
         lambda terms: pickle.loads(pickle.dumps(terms)),
+        lambda terms: _saved_and_loaded({"output": terms})["output"],
+        lambda terms: tree_map(lambda value: value, terms),
         lambda terms: terms | {},
         lambda terms: {} | terms,
         lambda terms: dict(terms.items()),
@@ -164,3 +177,47 @@ def test_terms_that_were_first_read_in_inference_can_be_computed_with() -> None:
         assert terms["loss"] == 3.0
     assert terms["loss"].mul_(2) == 6.0
     assert not terms["a"].is_inference()
+
+
+def test_terms_of_a_step_may_be_read_by_several_threads() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(2000):
+                terms = _terms()
+                reads = [pool.submit(terms.__getitem__, name) for name in ("loss", "b")]
+                assert terms["a"] == 1.0
+                assert [read.result() for read in reads] == [3.0, 2.0]
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_where_an_epoch_began() -> None:
+    began: list[tuple[int, int]] = []
+
+    def attach(engine: Engine) -> Engine:
+        for _ in range(2):
+            formats.follow_epochs(engine)
+        state: Any = engine.state
+        engine.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda: began.append((state.epoch, state.epoch_began_after))
+        )
+        return engine
+
+    engine = attach(Engine(lambda engine, batch: None))
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate_epoch)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=6), engine.terminate)
+    engine.run(range(3), max_epochs=4)
+    engine.run(range(3), max_epochs=4)
+    assert began == [(1, 0)] * 2 + [(2, 2)] * 3 + [(3, 5)] + [(4, 6)] * 3
+
+    began.clear()
+    engine = attach(Engine(lambda engine, batch: None))
+
+    @engine.on(Events.STARTED)
+    def resume() -> None:
+        engine.state.iteration, engine.state.epoch = 4, 1
+
+    engine.run(range(3), max_epochs=3)
+    assert began == [(2, 3)] * 2 + [(3, 6)] * 3

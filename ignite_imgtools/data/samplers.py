@@ -20,6 +20,7 @@ __all__ = ["EpochBatch", "EvalSampler", "GroupedBatchSampler"]
 
 # Batches turned from arrays into lists at a time: enough that NumPy's overhead is shared by many, few enough that the
 # first batch comes at once.
+_FOLLOWED = (Events.EPOCH_STARTED, Events.DATALOADER_STOP_ITERATION, Events.TERMINATE_SINGLE_EPOCH)
 _CHUNK = 1024
 
 
@@ -164,17 +165,17 @@ class GroupedBatchSampler(Sampler[list[int]]):
         if isinstance(former, GroupedBatchSampler):
             former.detach(trainer)
         register_resumable(trainer, "sampler", self)
-        # The loader is iterated anew after the first event and, when it is exhausted, after the second.
-        trainer.add_event_handler(Events.EPOCH_STARTED, self._follow)
-        trainer.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._follow)
+        # The loader is iterated anew after the first event; after the others where it is exhausted, or left early.
+        for event in _FOLLOWED:
+            trainer.add_event_handler(event, self._follow)
         self._trainer = weakref.ref(trainer)
 
     def detach(self, trainer: Engine) -> None:
         """Undo :meth:`attach`."""
         if resumables(trainer).get("sampler") is self:
             del resumables(trainer)["sampler"]
-            trainer.remove_event_handler(self._follow, Events.EPOCH_STARTED)
-            trainer.remove_event_handler(self._follow, Events.DATALOADER_STOP_ITERATION)
+            for event in _FOLLOWED:
+                trainer.remove_event_handler(self._follow, event)
             self._trainer = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -217,7 +218,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
             "fingerprint": self._fingerprint,
         }
 
-    def _follow(self, trainer: Engine) -> None:
+    def _follow(self, trainer: Engine, iter_counter: int | None = None) -> None:
         self.set_position(*divmod(trainer.state.iteration, len(self)))
 
     def _batches(self, epoch: int, position: int) -> Iterator[list[int]]:

@@ -177,7 +177,8 @@ class GradientUpdate:
             return 1
         if state.epoch_length is None:
             raise ValueError(f"accumulate={self.accumulate} needs epoch_length, since the loader has no length")
-        first = (state.iteration - 1) % state.epoch_length
+        began = getattr(state, "epoch_began_after", None)  # a stock Engine does not say
+        first = (state.iteration - 1) % state.epoch_length if began is None else state.iteration - 1 - began
         end = min(first - first % self.accumulate + self.accumulate, state.epoch_length)
         size = end - first
         return size if state.max_iters is None else max(1, min(size, state.max_iters - state.iteration + 1))
@@ -209,7 +210,7 @@ class GradientUpdate:
             self._step_schedule(self.scheduler)
 
     def _step_schedule(self, scheduler: LRScheduler) -> None:
-        if self.scaler is None or scheduler.last_epoch > 0:
+        if self.scaler is None or getattr(scheduler, "last_epoch", 0) > 0:  # ChainedScheduler has none
             scheduler.step()
             return
         with warnings.catch_warnings():
@@ -281,10 +282,10 @@ def _by_device(tensors: list[Tensor]) -> dict[torch.device, list[Tensor]]:
 def _total_norm(gradients: list[Tensor]) -> Tensor:
     """2-norm of all gradients together, on the device of the first one."""
     # On a CPU each tensor is a call of its own, which for a bias or a BatchNorm costs more than to copy it.
-    small = [gradient for gradient in gradients if gradient.is_cpu and gradient.numel() <= _SMALL]
+    small = [grad for grad in gradients if grad.is_cpu and grad.numel() <= _SMALL and not grad.is_sparse]
     norms = [torch.linalg.vector_norm(torch._utils._flatten_dense_tensors(small))] if small else []
     if len(small) < len(gradients):
-        others = [gradient for gradient in gradients if not (gradient.is_cpu and gradient.numel() <= _SMALL)]
+        others = [grad for grad in gradients if not grad.is_cpu or grad.numel() > _SMALL or grad.is_sparse]
         for group in _by_device(others).values():
             norms += torch._foreach_norm(group)
     if not norms:
@@ -333,9 +334,5 @@ def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
             raise ValueError(f"forward must return loss terms, got {terms!r}")
         loss = functools.reduce(operator.add, values)
         return loss, None, {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
-    return stacked, _ones(len(values), stacked.dtype, stacked.device), StepTerms.of(terms, stacked.detach())
-
-
-@functools.cache
-def _ones(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.ones(count, dtype=dtype, device=device)
+    # Made anew: where a term is a parameter itself, autograd may keep a view of this as the parameter's gradient.
+    return stacked, torch.ones_like(stacked), StepTerms.of(terms, stacked.detach())

@@ -17,7 +17,7 @@ from ignite_imgtools.distributed import broadcast_buffers, unwrap_model
 from ignite_imgtools.distributed.seeds import HostGenerators
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
-from ignite_imgtools.formats import register_resumable, register_trainer_events, resumables
+from ignite_imgtools.formats import follow_epochs, register_resumable, register_trainer_events, resumables
 
 __all__ = ["create_evaluator", "create_trainer", "evaluation_mode", "model_device"]
 
@@ -62,6 +62,7 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
     """
     trainer = _Trainer(step)
     register_trainer_events(trainer)
+    follow_epochs(trainer)
     generators = HostGenerators()
     register_resumable(trainer, "host_generators", generators)
     if update is not None:

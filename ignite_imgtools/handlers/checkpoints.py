@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import all_gather_strings, is_main_process
-from ignite_imgtools.formats import NonFiniteError
+from ignite_imgtools.formats import NonFiniteError, follow_epochs
 from ignite_imgtools.handlers.background_call import BackgroundCall
 from ignite_imgtools.handlers.best_score import BestScore
 from ignite_imgtools.handlers.checkpoint_file import CheckpointError
@@ -157,6 +157,7 @@ class Checkpoints:
         """Save as the trainer runs, and go on from a checkpoint where it starts."""
         trainer = self.trainer
         attach_process_watch(trainer)
+        follow_epochs(trainer)
         if getattr(trainer.state, "non_finite_watch", None) is None:
             NonFiniteWatch().attach(trainer)
         for event, handler in self._handlers():
@@ -348,7 +349,8 @@ def iterations_left(trainer: Engine) -> int | None:
     state = trainer.state
     if state.epoch_length is None:
         return None
-    left = -state.iteration % state.epoch_length
+    began = getattr(state, "epoch_began_after", None)
+    left = -state.iteration % state.epoch_length if began is None else began + state.epoch_length - state.iteration
     return left if state.max_iters is None else min(left, max(0, state.max_iters - state.iteration))
 
 

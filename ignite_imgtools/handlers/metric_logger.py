@@ -119,9 +119,9 @@ class MetricLogger:
         self._uncut = False
 
     def _start_bar(self, trainer: Engine) -> None:
-        state = trainer.state
+        state: Any = trainer.state
         assert self._console is not None
-        done = state.iteration % state.epoch_length if state.epoch_length else 0
+        done = state.iteration - state.epoch_began_after
         self._console.start_bar(f"Epoch [{state.epoch}]", state.epoch_length, done)
 
     def _log(self, trainer: Engine, reading: TrainingReading) -> None:

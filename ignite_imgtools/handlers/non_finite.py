@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import ignite.distributed as idist
@@ -14,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from ignite_imgtools.distributed import all_gather_strings
-from ignite_imgtools.formats import NonFiniteError
+from ignite_imgtools.formats import NonFiniteError, StepTerms, one_line
 from ignite_imgtools.handlers.engine_handlers import move_to_front, remove_handler
 
 __all__ = ["NonFiniteWatch"]
@@ -49,6 +50,8 @@ class NonFiniteWatch:
         self._window: list[_Record] = []
         self._pending: _Pending | None = None
         self._mailbox: _Mailbox | None = None
+        self._width = 0  # of the outputs whose entries that are no numbers are these
+        self._no_numbers: tuple[str, ...] = ()
 
     def attach(self, trainer: Engine) -> None:
         """Watch ``trainer``, in place of another watch it may have."""
@@ -105,6 +108,11 @@ class NonFiniteWatch:
         is_norm = value is not None
         if not is_norm:
             value = output.get("loss")
+        if len(output) != self._width:
+            self._width, self._no_numbers = len(output), _no_numbers(output)
+        if self._no_numbers:
+            # Predictions, say: their memory is wanted before they have been looked at.
+            output = {name: entry for name, entry in output.items() if name not in self._no_numbers}
         self._window.append(_Record(state.iteration, output, _image_ids_as_they_are(state.batch)))
         # Between two optimizer steps the norm is an old one.
         if is_norm and not getattr(state, "at_step_boundary", True):
@@ -115,18 +123,23 @@ class NonFiniteWatch:
 
     def _start(self, value: Any, is_norm: bool) -> _Pending | None:
         window, self._window = self._window, []
+        summed = not is_norm and idist.get_world_size() > 1
         if not isinstance(value, Tensor):
-            return _Pending(window, is_norm, lambda: float(value)) if isinstance(value, int | float) else None
+            if not isinstance(value, Real):
+                return None
+            if not summed:
+                return _Pending(window, is_norm, lambda: float(value))
+            value = torch.tensor(float(value), device=idist.device())
         if value.numel() != 1:
             return None
         if value.requires_grad:
             value = value.detach()
-        if not is_norm and idist.get_world_size() > 1:
+        if summed:
             value = value.clone()
             torch.distributed.all_reduce(value)
         mailbox = self._mailbox
-        if mailbox is None or mailbox.device != value.device:
-            mailbox = self._mailbox = _Mailbox(value.device)
+        if mailbox is None or not mailbox.takes(value):
+            mailbox = self._mailbox = _Mailbox(value)
         return _Pending(window, is_norm, mailbox.send(value))
 
     def _check(self, pending: _Pending) -> None:
@@ -156,7 +169,7 @@ class _Record(NamedTuple):
 
     def terms(self) -> dict[str, float]:
         known = {k: v for k, v in self.output.items() if k not in ("batch_size", "grad_norm", "loss_scale")}
-        return {k: float(v) for k, v in known.items() if isinstance(v, int | float | Tensor) and _is_scalar(v)}
+        return {k: float(v) for k, v in known.items() if _is_number(v)}
 
 
 class _Pending(NamedTuple):
@@ -174,17 +187,19 @@ class _Pending(NamedTuple):
             finite = finite and all(math.isfinite(value) for value in terms.values())
             text = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
             if record.image_ids is not None:
-                text += f", image ids {[int(image_id) for image_id in record.image_ids]}"
+                text += f", image ids {[_id_on_host(image_id) for image_id in record.image_ids]}"
             parts.append(f"iteration {record.iteration}: {text}" if len(self.window) > 1 else text)
         return {"finite": finite, "text": "; ".join(parts)}
 
 
 class _Mailbox:
-    """Two places in host memory that numbers of a device are copied to in turn, without waiting."""
+    """Two places in host memory that numbers like ``value`` are copied to in turn, without waiting."""
 
-    def __init__(self, device: torch.device):
-        self.device = device
-        buffer = torch.zeros(2, dtype=torch.float32, pin_memory=device.type == "cuda")
+    def __init__(self, value: Tensor):
+        self._device, self._dtype = device, dtype = value.device, value.dtype
+        # What is finite in float64 need not be in float32.
+        kept = torch.float64 if dtype == torch.float64 else torch.float32
+        buffer = torch.zeros(2, dtype=kept, pin_memory=device.type == "cuda")
         self._places = buffer.unbind()
         # The same memory, read without an operation of torch.
         numbers = memoryview(buffer.numpy())  # type: ignore[arg-type]
@@ -196,13 +211,17 @@ class _Mailbox:
         ]
         self._next = 0
 
+    def takes(self, value: Tensor) -> bool:
+        """Whether ``value`` is of the same device and dtype."""
+        return value.dtype == self._dtype and value.device == self._device
+
     def send(self, value: Tensor) -> Callable[[], float]:
         """Start the copy of ``value``; what is returned waits for it and reads it, until the next but one is sent."""
         place, self._next = self._next, 1 - self._next
         self._places[place].copy_(value if value.ndim == 0 else value.reshape(()), non_blocking=True)
         event = self._events[place]
         if event is not None:
-            event.record(torch.cuda.current_stream(self.device))
+            event.record(torch.cuda.current_stream(self._device))
         return self._readers[place]
 
 
@@ -214,11 +233,21 @@ def _read_after(event: Any, read: Callable[[], float]) -> float:
 def _as_mapping(output: Any) -> Mapping[str, Any]:
     if isinstance(output, Mapping):
         return output
-    return {"loss": output} if isinstance(output, int | float | Tensor) else {}
+    return {"loss": output} if isinstance(output, Real | Tensor) else {}
 
 
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, Tensor) or value.numel() == 1
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+
+
+def _no_numbers(output: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of what is no number in a step's output, without reading terms that nobody has read."""
+    unread = {"loss", *output.terms} if isinstance(output, StepTerms) and output.terms else set()
+    return tuple(name for name in output if name not in unread and not _is_number(output[name]))
+
+
+def _id_on_host(image_id: Any) -> int | str:
+    return int(image_id) if _is_number(image_id) else one_line(str(image_id))
 
 
 def _image_ids_as_they_are(batch: Any) -> list[Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from ignite_imgtools.formats import LoggedMetrics
+from ignite_imgtools.formats import LoggedMetrics, follow_epochs
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.metrics import MeterBank
 
@@ -113,6 +113,7 @@ class TrainingMeters:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         self._every = every
+        follow_epochs(trainer)
         for event, handler in (
             (Events.STARTED, self._started),
             (Events.EPOCH_STARTED, self._epoch_started),
@@ -140,9 +141,9 @@ class TrainingMeters:
         self._run_begins = True
 
     def _epoch_started(self, trainer: Engine) -> None:
-        state = trainer.state
+        state: Any = trainer.state
         # Resumed within an epoch, its meters go on from what was loaded.
-        done = state.iteration % state.epoch_length if self._run_begins and state.epoch_length else 0
+        done = state.iteration - state.epoch_began_after
         if not (done and self._loaded):
             self._bank.reset()
         self._loaded = self._run_begins = False

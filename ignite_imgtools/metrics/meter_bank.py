@@ -53,6 +53,8 @@ class _Segment:
         # The loss of such values is the sum of their terms.
         in_vector = {"loss", *self.terms} if self.terms else set()
         self.names = [k for k in values if k in in_vector or (k != "batch_size" and _is_scalar(values[k]))]
+        # What is no number in this step may be one in the next.
+        self.passed_over = tuple(k for k in values if k != "batch_size" and k not in self.names)
         others = tuple(name for name in self.names if name not in in_vector)
         self.pick = _picker(others)
         # What needs a graph or a shape taken off is found out once, for it costs time at every step.
@@ -62,6 +64,10 @@ class _Segment:
         self.rows: list[Sequence[Any]] = []
         self.vectors: list[Tensor] = []
         self.batch_sizes: list[Any] = []
+
+    def has_place_for(self, values: Mapping[str, Any]) -> bool:
+        """Whether what this segment passes over is there in ``values`` and still no number."""
+        return all(name in values and not _is_scalar(values[name]) for name in self.passed_over)
 
     def columns(self) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
         """The values of all steps by name, vectors under the names of their elements, batch sizes under none."""
@@ -148,7 +154,12 @@ class MeterBank:
             values = dict(values)
         terms, vector = (values.terms, values.vector) if isinstance(values, StepTerms) else ((), None)
         segment = self._segment
-        if segment is None or len(values) != segment.width or terms != segment.terms:
+        if (
+            segment is None
+            or len(values) != segment.width
+            or terms != segment.terms
+            or (segment.passed_over and not segment.has_place_for(values))
+        ):
             segment = self._open_segment(values)
         try:
             row = segment.pick(values)
@@ -175,15 +186,22 @@ class MeterBank:
         found: list[tuple[str, list[float], list[float]]] = []
         for segment, columns in zip(pending, named, strict=True):
             *values, weights = [next(lists) for _ in columns]
+            if len(weights) != len(segment.batch_sizes):
+                raise ValueError("batch_size: expected one number in each step, there is none in some")
             apart: dict[str, list[float]] = {}
-            for (names, _), numbers in zip(columns, values, strict=False):
-                if len(numbers) != len(names) * len(weights):
+            for (names, column), numbers in zip(columns, values, strict=False):
+                if len(numbers) == len(names) * len(weights):
+                    # Of a vector the elements of a step are next to each other.
+                    apart |= {name: numbers[place :: len(names)] for place, name in enumerate(names)}
+                    continue
+                # Else some were no numbers: those that were have their weights.
+                own_weights = [weight for value, weight in zip(column, weights, strict=True) if _is_numeric(value)]
+                if len(own_weights) == len(weights) or len(numbers) != len(own_weights):
                     wrong = " or ".join(names)
                     raise ValueError(
                         f"{wrong}: was one number in a step, several or none in another; return one in each"
                     )
-                # Of a vector the elements of a step are next to each other.
-                apart |= {name: numbers[place :: len(names)] for place, name in enumerate(names)}
+                found += [(names[0], numbers, own_weights)]
             if segment.terms:
                 rows = torch.tensor([apart[name] for name in segment.terms], dtype=segment.vectors[0].dtype)
                 apart["loss"] = sum_terms(rows.unbind()).tolist()
@@ -285,6 +303,10 @@ def _is_scalar(value: Any) -> bool:
     return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
 
 
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, Tensor | Real)
+
+
 def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
     # itemgetter is three times quicker than a loop, but gives no tuple for a single name.
     if len(names) > 1:
@@ -300,13 +322,19 @@ def _columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
     """Columns of numbers, or of tensors of one size, as lists, with one copy for each device that holds tensors."""
     try:
         return _alike_columns_to_host(columns)
-    except (TypeError, RuntimeError):  # a column of numbers and tensors in turn, or of two devices: one by one
-        return [list(chain.from_iterable(map(_to_floats, column))) for column in columns]
+    except (TypeError, ValueError, RuntimeError):
+        # A column of numbers and tensors in turn, or of two devices, or with values that are no numbers.
+        return list(map(_one_by_one, columns))
 
 
-def _to_floats(value: Any) -> list[float]:
+def _one_by_one(column: Sequence[Any]) -> list[float]:
+    """The numbers of a column without what is none; nothing where values are not as long as the first."""
     # Not all devices have float64.
-    return value.cpu().double().ravel().tolist() if isinstance(value, Tensor) else [float(value)]
+    rows = [
+        value.cpu().double().ravel().tolist() if isinstance(value, Tensor) else [float(value)]
+        for value in filter(_is_numeric, column)
+    ]
+    return list(chain.from_iterable(rows)) if len(set(map(len, rows))) == 1 else []
 
 
 def _alike_columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
@@ -340,24 +368,30 @@ def _from_bytes(names: np.ndarray) -> list[str]:
     return names.tobytes().decode().split("\n")
 
 
+def _all_reduced(numbers: np.ndarray) -> np.ndarray:
+    reduced = idist.all_reduce(torch.from_numpy(numbers))
+    assert isinstance(reduced, Tensor)
+    return reduced.cpu().numpy()
+
+
 def _sum_over_processes(sums: dict[str, list[float]]) -> dict[str, list[float]]:
     """Sum the rows of all processes by name, in one all-reduce where all processes have the same names."""
     world_size = idist.get_world_size()
     if world_size == 1:
         return sums
-    # Same number of rows on the wire on all processes, and a fingerprint of the names in front: every process sees
-    # when they differ, and only then are names exchanged.
-    capacity = max(1, -(-len(sums) // _ROWS_ON_WIRE)) * _ROWS_ON_WIRE
+    # First so many rows on all processes, and a fingerprint of the names in front: every process sees when they
+    # differ, and only then are names exchanged.
     rows = np.array(list(sums.values()), dtype=np.float64).reshape(-1, 4)
     fingerprint = [float(zlib.crc32(_as_bytes(sums).tobytes())), float(len(sums))]
-    payload = np.zeros(2 + 4 * capacity)
+    payload = np.zeros(2 + 4 * _ROWS_ON_WIRE)
     payload[:2] = fingerprint
-    payload[2 : 2 + rows.size] = rows.ravel()
-    reduced = idist.all_reduce(torch.from_numpy(payload))
-    assert isinstance(reduced, Tensor)
-    summed = reduced.cpu().numpy()
+    payload[2 : 2 + rows[:_ROWS_ON_WIRE].size] = rows[:_ROWS_ON_WIRE].ravel()
+    summed = _all_reduced(payload)
     if summed[:2].tolist() == [world_size * number for number in fingerprint]:
-        return dict(zip(sums, summed[2 : 2 + rows.size].reshape(rows.shape).tolist(), strict=True))
+        whole = summed[2 : 2 + rows[:_ROWS_ON_WIRE].size]
+        if len(rows) > _ROWS_ON_WIRE:
+            whole = np.concatenate((whole, _all_reduced(rows[_ROWS_ON_WIRE:].ravel())))
+        return dict(zip(sums, whole.reshape(rows.shape).tolist(), strict=True))
 
     found: dict[str, list[float]] = {}
     for arrays in all_gather_arrays({"names": _as_bytes(sums), "rows": rows}):

@@ -302,3 +302,19 @@ def test_the_smallest_share(groups: list[int], world_size: int, expected: int) -
     samplers = [GroupedBatchSampler(groups, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert min(len(batch) for sampler in samplers for batch in sampler) == expected
     assert {sampler.smallest_share for sampler in samplers} == {expected}
+
+
+def test_after_an_epoch_that_was_cut_short_the_data_go_on_where_they_were_left() -> None:
+    def run(cut: bool) -> list[list[int]]:
+        seen: list[list[int]] = []
+        sampler = GroupedBatchSampler([0] * 12, 2, seed=4, rank=0, world_size=1)
+        trainer = Engine(lambda engine, batch: seen.append(batch.tolist()))
+        sampler.attach(trainer)
+        if cut:
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), trainer.terminate_epoch)
+        trainer.run(DataLoader(torch.arange(12), batch_sampler=sampler), max_epochs=2)
+        sampler.detach(trainer)
+        assert not any(trainer.has_event_handler(sampler._follow, event) for event in Events)
+        return seen
+
+    assert run(cut=True) == run(cut=False)[:10]

@@ -18,7 +18,7 @@ from ignite_imgtools.handlers import NonFiniteWatch, attach_checkpoints, load_ch
 from tests.distributed.spawn import run_processes
 
 
-def _train(folder: Path, rank_at_fault: int, with_norm: bool) -> tuple[int, str]:
+def _train(folder: Path, rank_at_fault: int, told: str) -> tuple[int, str]:
     torch.manual_seed(0)
     model = create_parallel_model(nn.Linear(3, 2), "cpu")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -30,8 +30,10 @@ def _train(folder: Path, rank_at_fault: int, with_norm: bool) -> tuple[int, str]
         loss.backward()
         norm = nn.utils.get_total_norm([p.grad for p in model.parameters()])
         optimizer.step()
+        if told == "loss as a number":
+            return {"loss": loss.item(), "loss_box": loss.item()}
         output = {"loss": loss.detach(), "loss_box": loss.detach()}
-        return output | {"grad_norm": norm} if with_norm else output
+        return output | {"grad_norm": norm} if told == "gradient norm" else output
 
     trainer = Engine(step)
     attach_checkpoints(trainer, None, {"model": model}, folder, every=1)
@@ -42,14 +44,14 @@ def _train(folder: Path, rank_at_fault: int, with_norm: bool) -> tuple[int, str]
     return trainer.state.iteration, str(caught.value)
 
 
-@pytest.mark.parametrize("with_norm", [True, False])
+@pytest.mark.parametrize("told", ["gradient norm", "loss", "loss as a number"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_all_stop_with_the_one_message_that_names_the_rank(tmp_path: Path, rank: int, with_norm: bool) -> None:
-    stopped = run_processes(_train, 2, tmp_path, rank, with_norm)
+def test_all_stop_with_the_one_message_that_names_the_rank(tmp_path: Path, rank: int, told: str) -> None:
+    stopped = run_processes(_train, 2, tmp_path, rank, told)
     assert stopped[0] == stopped[1]
     iteration, message = stopped[0]
     assert iteration == 4  # the checkpoint that was due looks first
-    what = "gradient norm" if with_norm else "loss"
+    what = "gradient norm" if told == "gradient norm" else "loss"
     assert message.startswith(
         f"iteration 4: the {what} is nan; rank {rank}: loss nan, loss_box nan, image ids [{100 * rank + 4}]; no "
     )

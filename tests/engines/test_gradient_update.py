@@ -387,3 +387,79 @@ def test_no_step_waits_for_the_gpu(amp_dtype):
         trainer.run(data[2:])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_term_that_is_a_parameter_spoils_no_later_step():
+    # Autograd then keeps what it was given as the parameter's gradient, and clipping writes into it.
+    torch.manual_seed(0)
+    model, bias = nn.Linear(3, 1), nn.Parameter(torch.zeros(()))
+    plain, plain_bias = copy.deepcopy((model, bias))
+    data = torch.ones(2, 3)
+
+    def run(optimizer, step):
+        update = engines.GradientUpdate(optimizer, clip_norm=0.1)
+        Engine(lambda engine, batch: update(engine, model, step)).run(range(6))
+
+    run(
+        torch.optim.SGD([*model.parameters(), bias], lr=0.1),
+        lambda: {"fit": model(data).square().mean(), "regulariser": bias},
+    )
+    optimizer = torch.optim.SGD([*plain.parameters(), plain_bias], lr=0.1)
+    for _ in range(6):
+        optimizer.zero_grad()
+        (plain(data).square().mean() + plain_bias).backward()
+        nn.utils.clip_grad_norm_([*plain.parameters(), plain_bias], 0.1)
+        optimizer.step()
+    _assert_same(model, plain)
+    torch.testing.assert_close(bias, plain_bias)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_sparse_gradients(clip_norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 3, sparse=True), nn.Linear(3, 1))
+    plain, indices = copy.deepcopy(model), torch.tensor([1, 1, 4])
+    update = engines.GradientUpdate(torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=clip_norm)
+    trainer = Engine(lambda engine, batch: update(engine, model, lambda: model(indices).square().sum()))
+    trainer.run(range(1))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    plain(indices).square().sum().backward()
+    # Entries of an index that comes twice belong together.
+    norm = torch.stack([p.grad.to_dense().norm() for p in plain.parameters()]).norm()
+    if clip_norm is not None:
+        for parameter in plain.parameters():
+            parameter.grad = parameter.grad.to_dense() * (clip_norm / norm).clamp(max=1)
+    optimizer.step()
+    torch.testing.assert_close(trainer.state.output["grad_norm"], norm)
+    _assert_same(model, plain)
+
+
+def test_a_chain_of_schedules_with_a_scaler():
+    model = _model()
+    optimizer = _sgd(model, lr=1.0)
+    schedules = torch.optim.lr_scheduler
+    chain = schedules.ChainedScheduler(
+        [schedules.ExponentialLR(optimizer, 0.5), schedules.ExponentialLR(optimizer, 0.5)]
+    )
+    update = engines.GradientUpdate(optimizer, "float16", scheduler=chain)
+    rates = []
+    trainer = _trainer(model, update)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: rates.extend(trainer.state.lr))
+    trainer.run(_data(3))
+    assert rates == [1.0, 0.25, 0.0625]
+
+
+def test_windows_follow_an_epoch_that_was_cut_short():
+    model, outputs = _model(), []
+    update = engines.GradientUpdate(_sgd(model), accumulate=4)
+
+    def step(engine, batch):
+        output = update(engine, model, lambda: _terms(model, *batch))
+        outputs.append((engine.state.epoch, engine.state.at_step_boundary))
+        return output
+
+    trainer = engines.create_trainer(step, model, update)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), trainer.terminate_epoch)
+    trainer.run(_data(10), max_epochs=3)
+    cut, whole = [False] * 3, [False] * 3 + [True] + [False] * 3 + [True] + [False, True]
+    assert outputs == [(epoch, b) for epoch, bs in ((1, cut), (2, whole), (3, whole)) for b in bs]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ignite_imgtools.formats import NonFiniteError
+from ignite_imgtools.formats import NonFiniteError, StepTerms
 from ignite_imgtools.handlers import NonFiniteWatch, attach_checkpoints, load_checkpoint
 from tests.handlers.toy_training import wait_for_writers
 
@@ -238,3 +240,42 @@ def test_buffers_may_be_infinite(tmp_path: Path) -> None:
     attach_checkpoints(trainer, None, {"model": model}, tmp_path)
     trainer.run([0])
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["model"]["mask"].tolist() == [0.0, -math.inf]
+
+
+@pytest.mark.parametrize("loss", [math.nan, np.float32("nan"), np.float64("nan"), torch.tensor(math.nan)])
+def test_a_loss_of_any_type_is_looked_at_and_image_ids_may_be_text(loss: Any) -> None:
+    trainer = _trainer(lambda iteration: {"loss": loss})
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(
+        NonFiniteError, match=r"iteration 1: the loss is nan; rank 0: loss nan, image ids \['a b.jpg', 7\];"
+    ):
+        trainer.run([([], [{"image_id": "a\nb.jpg"}, {"image_id": torch.tensor(7)}])])
+
+
+def test_what_is_finite_in_float64_is_finite() -> None:
+    trainer = _trainer(
+        lambda iteration: {"loss": torch.tensor(1e39, dtype=[torch.float64, torch.float32][iteration == 3])}
+    )
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError, match="iteration 3: the loss is inf"):
+        trainer.run(range(5))
+
+
+@pytest.mark.parametrize("with_terms", [False, True])
+def test_predictions_are_not_kept(with_terms: bool) -> None:
+    alive: list[int] = []
+    made: list[weakref.ref[Tensor]] = []
+
+    def output(iteration: int) -> dict[str, Any]:
+        alive.append(sum(one() is not None for one in made))
+        predictions = torch.zeros(100)
+        made.append(weakref.ref(predictions))
+        terms = StepTerms.of(["a"], torch.ones(1)) if with_terms else {"loss": torch.tensor(1.0)}
+        terms |= {"grad_norm": torch.tensor(math.nan if iteration == 4 else 1.0), "y_pred": predictions}
+        return terms
+
+    trainer = _trainer(output)
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError, match="iteration 4: the gradient norm is nan; rank 0: loss 1"):
+        trainer.run(range(5))
+    assert alive == [0] * 5

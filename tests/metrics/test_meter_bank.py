@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import ignite.distributed as idist
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ignite_imgtools.formats import StepTerms
 from ignite_imgtools.metrics import MeterBank
+from tests.distributed.spawn import run_processes
 
 
 def _steps(count: int, names: str = "abc", seed: int = 0) -> list[dict[str, Any]]:
@@ -205,7 +207,7 @@ def test_what_is_no_number_any_more_is_an_error_that_loses_nothing(values: torch
         ):
             bank.means()
     bank.append({"a": None, "b": 5.0})
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match=r"^a: was one number in a step, several or none in another"):
         bank.means()
 
 
@@ -339,3 +341,48 @@ def test_an_empty_bank_says_nothing_and_has_a_state() -> None:
 def test_a_window_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         MeterBank(0)
+
+
+def test_what_is_a_number_in_some_steps_alone_is_metered_in_these() -> None:
+    bank = MeterBank()
+    nothing: list[Any] = [None, "none yet", torch.zeros(3), None, None, "x"]
+    for step, other in enumerate(nothing):
+        bank.append({"loss": torch.tensor(1.0), "late": step if step >= 2 else other}, batch_size=2)
+    assert bank.means()["late"].total == 3.5
+    for step in range(6):
+        bank.append(
+            {"loss": torch.tensor(1.0), "early": torch.tensor(float(step)) if step < 3 else None}, batch_size=step
+        )
+        bank.append({"loss": 1.0, "number": step if step % 2 else nothing[step]}, batch_size=1)
+    means = bank.means()
+    assert (means["early"].total, means["number"].total) == ((1 + 4) / 3, 3.0)
+    assert bank.window_statistics()["early"].value == 2.0
+    assert means["loss"].total == 1.0
+
+    # Another name in the place of what was passed over.
+    bank = MeterBank()
+    for step in ({"loss": 1.0, "note": "warm-up"}, {"loss": 1.0, "accuracy": 0.5}, {"loss": 1.0, "accuracy": 0.7}):
+        bank.append(step)
+    assert bank.means()["accuracy"].total == pytest.approx(0.6)
+
+
+def test_a_batch_size_that_is_no_number_is_refused() -> None:
+    bank = MeterBank()
+    bank.append({"loss": 1.0}, batch_size=2)
+    bank.append({"loss": 1.0}, batch_size=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size: expected one number in each step"):
+        bank.means()
+
+
+def _means_of_many(counts: list[int]) -> dict[str, float]:
+    bank = MeterBank()
+    bank.append({f"loss_{i}": float(i + idist.get_rank()) for i in range(counts[idist.get_rank()])})
+    return {name: means.total for name, means in bank.means().items()}
+
+
+@pytest.mark.parametrize("counts", [[64, 64], [130, 130], [64, 65], [3, 200]])
+def test_any_number_of_names_on_each_process(counts: list[int]) -> None:
+    both, most = min(counts), max(counts)
+    more = counts.index(most)
+    expected = {f"loss_{i}": i + 0.5 if i < both else float(i + more) for i in range(most)}
+    assert run_processes(_means_of_many, 2, counts) == [expected, expected]
