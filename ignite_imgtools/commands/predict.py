@@ -38,8 +38,7 @@ class _PredictWithScores(_Predict):
 @dataclasses.dataclass(frozen=True)
 class _PredictWithBoxes(_Predict):
     boxes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where to look: a csv of image names with x1, y1, x2, y2, the predictions.json of a detector, or COCO results for
-    images named by their ids. By default the whole image."""
+    """Where to look: csv of names and x1, y1, x2, y2, a detector's predictions.json, or COCO results. Default: all."""
 
 
 @dataclasses.dataclass(frozen=True)

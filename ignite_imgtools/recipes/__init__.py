@@ -13,7 +13,7 @@ from types import ModuleType
 __all__ = ["RECIPES", "load_recipe"]
 
 RECIPES: dict[str, str] = {
-    "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on COCO or VOC boxes",
+    "faster_rcnn": "object detection: Faster R-CNN with a ResNet-FPN backbone, on boxes of COCO, VOC or YOLO",
     "retinanet": "object detection: RetinaNet with a feature pyramid, on COCO, VOC or YOLO boxes",
     "mask_rcnn": "instance segmentation: Mask R-CNN with a feature pyramid, on COCO, VOC or Penn-Fudan masks",
     "coco_detection": "object detection: torchvision's detectors on a backbone of choice, on COCO, VOC or YOLO boxes",

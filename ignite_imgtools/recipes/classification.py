@@ -97,8 +97,7 @@ class Config(RunConfig):
     mixup: Annotated[float, _Float] = 0.0
     """Alpha of mixup, which blends pairs of images, such as 0.2; 0 for none."""
     cutmix: Annotated[float, _Float] = 0.0
-    """Alpha of CutMix, which puts a part of one image into another, such as 1; 0 for none. With both, each batch gets
-    one of them."""
+    """Alpha of CutMix, a part of an image put into another, such as 1; 0: none. With both, a batch gets one of them."""
     label_smoothing: Annotated[float, _Float] = 0.0
     """Share of the truth that is spread over all classes, such as 0.1."""
     mean: tuple[float, float, float] = engines.IMAGENET_MEAN

@@ -80,8 +80,7 @@ class Config(DetectionConfig):
     """Detector. SSD300 and SSDlite have VGG16 and MobileNetV3 as their backbones, and image sizes of their own.
     Keypoint R-CNN is for COCO's persons with their 17 keypoints (`annotations/person_keypoints_*.json`)."""
     backbone: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Backbone: any convolutional classifier of torchvision, such as resnet50, mobilenet_v3_large, efficientnet_b0,
-    vgg16 or convnext_tiny."""
+    """Backbone: any convolutional classifier of torchvision, such as resnet50, mobilenet_v3_large or convnext_tiny."""
     fpn: bool | None = None
     """With Faster R-CNN: a feature pyramid on four stages, and not the feature map of stride 16 alone."""
     norm: Literal["batch", "frozen", "sync"] = "batch"
@@ -89,11 +88,9 @@ class Config(DetectionConfig):
     channels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Channels of the feature pyramid."""
     head_norm: Literal["none", "group"] | None = None
-    """With RetinaNet: normalisation in the heads. By default of groups of channels, without which heads hardly begin to
-    learn from random weights, and none with --weights."""
+    """With RetinaNet: normalisation in the heads. Random ones hardly learn without: default group, if not --weights."""
     anchor_sizes: tuple[int, ...] | None = None
-    """Sides of the anchors in pixels of the resized image: for each of five levels equally many, without a pyramid
-    any number. By default torchvision's."""
+    """Sides of the anchors in pixels of the resized image, as many for each of five levels; default: torchvision's."""
 
     def filled(self, name: str) -> Any:
         filled = super().filled(name)

@@ -50,7 +50,7 @@ class RunConfig:
     val_fraction: Annotated[float, _Float] = 0.2
     """Part of the images held out for validation where the data set has no validation part; drawn by the seed."""
     output_dir: Annotated[Path | None, _Dir] = None
-    """Run folder: settings, logs, checkpoints, plots. By default `runs/RECIPE`."""
+    """Run folder: settings, logs, checkpoints, plots. By default `runs/RECIPE` (import: `runs/RECIPE_imported`)."""
     epochs: Annotated[int | None, _Int] = None
     """Number of epochs."""
     max_iterations: Annotated[int | None, _Int] = None
@@ -70,13 +70,11 @@ class RunConfig:
     stuck_after: Annotated[float, _Float] = distributed.STUCK_AFTER
     """Seconds without any progress of a process after which all of several processes are ended; 0 waits for ever."""
     amp_dtype: Annotated[Literal["bfloat16", "float16"] | None, tyro.conf.arg(metavar="bfloat16|float16")] = None
-    """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs 8 to 16 times slower."""
+    """Compute the forward pass in this type (mixed precision). A gain on GPUs; on most CPUs 8 to 20 times slower."""
     channels_last: bool = False
-    """Keep images and weights of convolutions with the channels last. A gain on GPUs with mixed precision; on a CPU
-    an iteration takes 0.9 to 1.0 of the time."""
+    """Keep images and weights channels-last. A gain on GPUs with --amp-dtype; on a CPU 0.9 to 1.4 of the time."""
     compile: bool = False
-    """Compile the network (torch.compile), of a detector its backbone. The first iterations take minutes; then on a CPU
-    one takes 0.85 to 1.0 of the time, and less on GPUs. Evaluation is not compiled."""
+    """Compile the network, of a detector its backbone, in minutes. A gain on GPUs; on a CPU 0.9 to 1.8 of the time."""
     compile_backend: Annotated[str, tyro.conf.arg(metavar="NAME")] = "inductor"
     """Backend for --compile."""
     accumulate: Annotated[int, _Int] = 1

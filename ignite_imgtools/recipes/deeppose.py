@@ -88,8 +88,7 @@ class Config(RunConfig):
     warmup: Annotated[int | None, _Int] = None
     """Optimizer steps of linear warm-up. By default those of 10 of 210 epochs, and as large a part of others."""
     normaliser: metrics.Normaliser | None = None
-    """Length in a face by which errors are divided: from one outer corner of the eyes to the other, from pupil to
-    pupil, or the square root of the box's area. By default inter_ocular, and box where the eyes are not known."""
+    """Errors are divided by the distance of outer eye corners, of pupils, or the box's size (if eyes are unknown)."""
     failure: Annotated[float, _Float] = 0.1
     """A larger error is a failure; up to here the area under the cumulative error is taken."""
     eval_every: Annotated[int | None, _Int] = None

@@ -1,4 +1,4 @@
-"""Faster R-CNN with a ResNet-FPN backbone on COCO or VOC boxes."""
+"""Faster R-CNN with a ResNet-FPN backbone on boxes of COCO, VOC or YOLO."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _HEADS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(DetectionConfig):
-    """Train Faster R-CNN (Ren et al., 2015) with a ResNet-FPN backbone (Lin et al., 2017) on COCO or VOC boxes.
+    """Train Faster R-CNN (Ren et al., 2015) with a ResNet-FPN backbone (Lin et al., 2017) on boxes.
 
     What is shown as None is ResNet-50 at 800 pixels, 20 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
     """

@@ -67,15 +67,13 @@ class Config(RunConfig):
     """
 
     model: Literal["hrnet_w32", "hrnet_w48", "hrnet_small"] | None = None
-    """HRNet-W32, HRNet-W48, or one for trials on a CPU: 28.5, 63.6 or 1.5 million parameters. --weights takes a file of
-    the authors, for pose or ImageNet, or one of ours."""
+    """HRNet-W32, -W48, or one for trials on CPUs. --weights takes a file of the authors (pose, ImageNet) or of ours."""
     base_channels: Annotated[int | None, _Int] = None
     """Channels of the finest branch of --model hrnet_small. By default 16."""
     input_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
     """Size that persons are cut out to; heat-maps have a quarter of it."""
     sigma: Annotated[float | None, _Float] = None
-    """Standard deviation of the peaks to be learned, in pixels of a heat-map. By default 2 at a height of 256, in
-    proportion at others, and at least 1."""
+    """Standard deviation of the peaks to be learned, in heat-map pixels. By default 1/128 of the height, at least 1."""
     category: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whose keypoints, where several categories of the annotations have some."""
     person_detections: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

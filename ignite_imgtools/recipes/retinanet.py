@@ -67,8 +67,7 @@ class Config(DetectionConfig):
     fpn_channels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Channels of the feature pyramid and of the heads."""
     head_norm: Literal["none", "group"] | None = None
-    """Normalisation in the heads: none, as in the paper, or of groups of channels, which learns much sooner from random
-    weights."""
+    """Normalisation in the heads: none, as in the paper, or group, which learns much sooner from random weights."""
     anchor_sizes: tuple[int, ...] | None = None
     """Sides of the smallest anchors of each of the five levels, in pixels of the resized image."""
     score_threshold: Annotated[float, tyro.conf.arg(metavar="X")] = 0.05

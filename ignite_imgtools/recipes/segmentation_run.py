@@ -62,8 +62,7 @@ class SegmentationConfig(RunConfig):
     norm: Literal["batch", "sync"] = "batch"
     """Normalise by the statistics of the images of a process, or of all processes (CUDA)."""
     norm_momentum: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
-    """Weight of a batch in the running statistics of normalisation. By default the model's own, for ResNets 0.1; the
-    0.01 of MobileNetV3 needs some hundreds of steps from random weights."""
+    """Weight of a batch in running statistics. By default the model's: 0.1, of MobileNetV3 0.01, slow at the start."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Optimizer."""
     momentum: Annotated[float, tyro.conf.arg(metavar="X")] = 0.9
