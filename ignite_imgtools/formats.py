@@ -12,7 +12,8 @@ Attributes of ``trainer.state`` beside ignite's own:
     ``False`` in the middle of an accumulation window, else ``True``: only then may a checkpoint be taken.
 ``epoch_began_after``
     the iteration after which the current epoch began: not always a multiple of ``epoch_length``, since an epoch may be
-    cut short by ``terminate_epoch()``; ``None`` while a run has not begun its first one (:func:`follow_epochs`).
+    cut short by ``terminate_epoch()``. After an epoch it is where the next one begins; ``None`` while a run has not
+    begun its first one (:func:`follow_epochs`).
 ``evaluations``
     ``{name: {metric: number}}``, the newest result of each evaluation; ``evaluated`` is the name of the newest.
 ``logged``
@@ -323,6 +324,7 @@ def follow_epochs(engine: Engine) -> None:
         state.epoch_began_after = None
         engine.add_event_handler(Events.STARTED, _forget_epoch)
         engine.add_event_handler(Events.EPOCH_STARTED, _note_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
 
 
 def _forget_epoch(engine: Engine) -> None:
@@ -333,10 +335,18 @@ def _forget_epoch(engine: Engine) -> None:
 def _note_epoch(engine: Engine) -> None:
     state: Any = engine.state
     done = 0
-    # A run that was terminated begins an epoch anew, which ignite notes here; one that is resumed goes on within it.
-    if state.epoch_began_after is None and state.epoch_length and engine._init_iter is None:
-        done = state.iteration % state.epoch_length
+    if state.epoch_began_after is None:
+        # Noted by ignite where a terminated run begins an epoch anew, and by a resume within an epoch.
+        if engine._init_iter is not None:
+            done = engine._init_iter
+        elif state.epoch_length:
+            done = state.iteration % state.epoch_length
     state.epoch_began_after = state.iteration - done
+
+
+def _end_epoch(engine: Engine) -> None:
+    state: Any = engine.state
+    state.epoch_began_after = state.iteration
 
 
 def register_resumable(engine: Engine, name: str, resumable: Any) -> None:

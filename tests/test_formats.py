@@ -206,7 +206,7 @@ def test_where_an_epoch_began() -> None:
         return engine
 
     engine = attach(Engine(lambda engine, batch: None))
-    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate_epoch)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: engine.terminate_epoch())
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=6), engine.terminate)
     engine.run(range(3), max_epochs=4)
     engine.run(range(3), max_epochs=4)

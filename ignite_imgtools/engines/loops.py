@@ -117,8 +117,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def _restore(trainer: Engine, generators: HostGenerators) -> None:
     """Let a resumed run draw as the one before would have, which has seen this epoch begin if it was within it."""
-    state = trainer.state
-    if not (state.epoch_length and state.iteration % state.epoch_length):
+    state: Any = trainer.state
+    if state.iteration == state.epoch_began_after:
         generators.restore()
         return
 

@@ -196,7 +196,11 @@ def load_run(path: Path) -> dict[str, Any]:
 def _is_position(value: Any) -> bool:
     if not (_is_dict(value) and _is_dict(value.get("user", {})) and type(value.get("iteration")) is int):
         return False
-    length = value.get("epoch_length", 0)
+    length, began = value.get("epoch_length", 0), value.get("epoch_began_after")
+    if began is not None and not (
+        type(began) is int and type(value.get("epoch")) is int and 0 <= began <= value["iteration"]
+    ):
+        return False
     return value["iteration"] >= 0 and (length is None or (type(length) is int and length > 0))
 
 

@@ -48,6 +48,7 @@ def collect_state(trainer: Engine, objects: Mapping[str, Any]) -> dict[str, Any]
         "iteration": engine_state.iteration,
         "epoch": engine_state.epoch,
         "epoch_length": engine_state.epoch_length,
+        "epoch_began_after": getattr(engine_state, "epoch_began_after", None),
         "max_epochs": engine_state.max_epochs,
         "max_iters": engine_state.max_iters,
         "user": {key: getattr(engine_state, key) for key in trainer.state_dict_user_keys},
@@ -293,12 +294,14 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     before = {name: to_host(state_of(item), HostBuffers(), name) for name, (item, _) in items.items()}
     attributes = ("iteration", "epoch", "epoch_length", *trainer.state_dict_user_keys)
     position = {key: getattr(trainer.state, key) for key in attributes if hasattr(trainer.state, key)}
+    place_in_epoch = trainer._init_iter
 
     def undo(names: Iterable[str] = tuple(items)) -> None:
         for name in names:
             load_item(items[name][0], before[name])
         for key, value in position.items():
             setattr(trainer.state, key, value)
+        trainer._init_iter = place_in_epoch
 
     loaded: list[str] = []
     for name, (item, saved) in items.items():
@@ -315,6 +318,11 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     trainer.state.iteration = iteration
     trainer.state.epoch_length = epoch_length or trainer.state.epoch_length
     trainer.state.epoch = iteration // trainer.state.epoch_length if trainer.state.epoch_length else 0
+    began = saved_position.get("epoch_began_after")  # not in files of earlier versions
+    if began is not None and trainer.state.epoch_length == epoch_length:
+        # An epoch may have been cut short: a product of length and epochs does not say where this one is.
+        trainer._init_iter = iteration - began
+        trainer.state.epoch = saved_position["epoch"] - (iteration > began)
     for key in trainer.state_dict_user_keys:
         setattr(trainer.state, key, saved_position["user"][key])
     return undo

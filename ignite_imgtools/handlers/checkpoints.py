@@ -148,6 +148,7 @@ class Checkpoints:
         self._scored_iteration: int | None = None
         self._finished_iteration = 0
         self._saved_iteration: int | None = None
+        self._saved_epoch_began: int | None = None
         self._boundary = 0
         self._boundary_distance = 1
 
@@ -273,7 +274,7 @@ class Checkpoints:
     def _save(self) -> None:
         state: Any = self.trainer.state
         is_scored = self._best.metric is not None and self._scored_iteration == state.iteration
-        if self._saved_iteration == state.iteration and not is_scored:
+        if self._saved_iteration == state.iteration and not is_scored and not self._epoch_was_cut():
             return
         watch = getattr(state, "non_finite_watch", None)
         if watch is not None:
@@ -281,7 +282,7 @@ class Checkpoints:
         self.wait()
         is_best = is_scored and self._best.propose(self.trainer, self.evaluator)
         self._scored_iteration, self._due = None, False
-        self._saved_iteration = state.iteration
+        self._saved_iteration, self._saved_epoch_began = state.iteration, state.epoch_began_after
         content = collect_state(self.trainer, self._objects) | {"checkpoints": self._best.state_dict()}
         if not is_main_process():
             write = None
@@ -317,6 +318,13 @@ class Checkpoints:
             self._files.link_best()
         state: Any = self.trainer.state
         state.checkpoint = path
+
+    def _epoch_was_cut(self) -> bool:
+        """Whether the epoch of the newest checkpoint has ended with its iteration, which was not its last one then."""
+        state: Any = self.trainer.state
+        return None not in (self._saved_epoch_began, state.epoch_began_after) and (
+            self._saved_epoch_began != state.epoch_began_after
+        )
 
     def _settle(self, error: BaseException | None) -> None:
         """Deal on all processes with what a write on the main process ended with."""

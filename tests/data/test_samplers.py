@@ -311,7 +311,7 @@ def test_after_an_epoch_that_was_cut_short_the_data_go_on_where_they_were_left()
         trainer = Engine(lambda engine, batch: seen.append(batch.tolist()))
         sampler.attach(trainer)
         if cut:
-            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), trainer.terminate_epoch)
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), lambda: trainer.terminate_epoch())
         trainer.run(DataLoader(torch.arange(12), batch_sampler=sampler), max_epochs=2)
         sampler.detach(trainer)
         assert not any(trainer.has_event_handler(sampler._follow, event) for event in Events)

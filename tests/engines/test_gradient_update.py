@@ -459,7 +459,7 @@ def test_windows_follow_an_epoch_that_was_cut_short():
         return output
 
     trainer = engines.create_trainer(step, model, update)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), trainer.terminate_epoch)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda: trainer.terminate_epoch())
     trainer.run(_data(10), max_epochs=3)
     cut, whole = [False] * 3, [False] * 3 + [True] + [False] * 3 + [True] + [False, True]
     assert outputs == [(epoch, b) for epoch, bs in ((1, cut), (2, whole), (3, whole)) for b in bs]

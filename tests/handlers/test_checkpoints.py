@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -17,8 +18,11 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from ignite_imgtools.data import GroupedBatchSampler
+from ignite_imgtools.engines import create_trainer
 from ignite_imgtools.formats import register_resumable
 from ignite_imgtools.handlers import (
     CheckpointError,
@@ -242,6 +246,7 @@ def test_content(tmp_path: Path) -> None:
         "iteration": 5,
         "epoch": 1,
         "epoch_length": 5,
+        "epoch_began_after": 5,
         "max_epochs": 1,
         "max_iters": None,
         "user": {"alpha": 0.5},
@@ -912,3 +917,32 @@ def test_the_log_says_what_was_resumed(tmp_path: Path, caplog: pytest.LogCapture
         again.attach(tmp_path)
         again.run(1)
     assert f"resumed from {tmp_path}/checkpoints/last.pt, iteration 5" in caplog.text
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5, 13, 16])
+def test_a_run_with_an_epoch_that_was_cut_short_is_resumed_where_it_was(tmp_path: Path, stop: int) -> None:
+    def run(folder: Path, stop: int | None = None) -> list[tuple[int, int, list[int]]]:
+        steps: list[tuple[int, int, list[int]]] = []
+        sampler = GroupedBatchSampler([0] * 20, 2, seed=1, rank=0, world_size=1)
+
+        def step(engine: Engine, batch: Any) -> dict[str, Tensor]:
+            steps.append((engine.state.epoch, engine.state.iteration, batch.tolist()))
+            return {"loss": torch.tensor(1.0)}
+
+        def fail(engine: Engine) -> None:
+            raise RuntimeError("stopped")
+
+        model = nn.Linear(1, 1)
+        trainer = create_trainer(step, model)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda: trainer.terminate_epoch())
+        attach_checkpoints(trainer, None, {"model": model}, folder, every=1)
+        if stop is not None:  # 3 and 13 are ends of epochs
+            trainer.add_event_handler(Events.ITERATION_STARTED(once=stop + 1), fail)
+        loader = DataLoader(torch.arange(20), batch_sampler=sampler)
+        with contextlib.nullcontext() if stop is None else pytest.raises(RuntimeError, match="stopped"):
+            trainer.run(loader, max_epochs=3)
+        return steps
+
+    straight = run(tmp_path / "straight")
+    assert [epoch for epoch, _, _ in straight] == [1] * 3 + [2] * 10 + [3] * 10
+    assert run(tmp_path / "stopped", stop) + run(tmp_path / "stopped") == straight
