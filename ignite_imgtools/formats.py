@@ -329,6 +329,8 @@ def follow_epochs(engine: Engine) -> None:
 
 def _forget_epoch(engine: Engine) -> None:
     state: Any = engine.state
+    if not state.iteration:
+        engine._init_iter = None  # left by the resume of a run that had nothing more to do
     state.epoch_began_after = None
 
 

@@ -18,9 +18,9 @@ from ignite_imgtools.formats import register_resumable, resumables
 
 __all__ = ["EpochBatch", "EvalSampler", "GroupedBatchSampler"]
 
+_FOLLOWED = (Events.EPOCH_STARTED, Events.DATALOADER_STOP_ITERATION, Events.TERMINATE_SINGLE_EPOCH)
 # Batches turned from arrays into lists at a time: enough that NumPy's overhead is shared by many, few enough that the
 # first batch comes at once.
-_FOLLOWED = (Events.EPOCH_STARTED, Events.DATALOADER_STOP_ITERATION, Events.TERMINATE_SINGLE_EPOCH)
 _CHUNK = 1024
 
 

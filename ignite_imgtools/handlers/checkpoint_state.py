@@ -321,8 +321,11 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     began = saved_position.get("epoch_began_after")  # not in files of earlier versions
     if began is not None and trainer.state.epoch_length == epoch_length:
         # An epoch may have been cut short: a product of length and epochs does not say where this one is.
-        trainer._init_iter = iteration - began
-        trainer.state.epoch = saved_position["epoch"] - (iteration > began)
+        done = iteration - began
+        if epoch_length and done >= epoch_length:  # whole, and saved before its end was told
+            done = 0
+        trainer._init_iter = done
+        trainer.state.epoch = saved_position["epoch"] - (done > 0)
     for key in trainer.state_dict_user_keys:
         setattr(trainer.state, key, saved_position["user"][key])
     return undo

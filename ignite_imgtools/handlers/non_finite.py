@@ -108,11 +108,11 @@ class NonFiniteWatch:
         is_norm = value is not None
         if not is_norm:
             value = output.get("loss")
-        if len(output) != self._width:
+        if len(output) != self._width or (self._no_numbers and _has_numbers(output, self._no_numbers)):
             self._width, self._no_numbers = len(output), _no_numbers(output)
         if self._no_numbers:
-            # Predictions, say: their memory is wanted before they have been looked at.
-            output = {name: entry for name, entry in output.items() if name not in self._no_numbers}
+            # Predictions, say: their memory is wanted before the output has been looked at.
+            output = _without(output, self._no_numbers)
         self._window.append(_Record(state.iteration, output, _image_ids_as_they_are(state.batch)))
         # Between two optimizer steps the norm is an old one.
         if is_norm and not getattr(state, "at_step_boundary", True):
@@ -129,7 +129,8 @@ class NonFiniteWatch:
                 return None
             if not summed:
                 return _Pending(window, is_norm, lambda: float(value))
-            value = torch.tensor(float(value), device=idist.device())
+            device = idist.device()
+            value = torch.tensor(float(value), dtype=_host_dtype(device, torch.float64), device=device)
         if value.numel() != 1:
             return None
         if value.requires_grad:
@@ -197,9 +198,7 @@ class _Mailbox:
 
     def __init__(self, value: Tensor):
         self._device, self._dtype = device, dtype = value.device, value.dtype
-        # What is finite in float64 need not be in float32.
-        kept = torch.float64 if dtype == torch.float64 else torch.float32
-        buffer = torch.zeros(2, dtype=kept, pin_memory=device.type == "cuda")
+        buffer = torch.zeros(2, dtype=_host_dtype(device, dtype), pin_memory=device.type == "cuda")
         self._places = buffer.unbind()
         # The same memory, read without an operation of torch.
         numbers = memoryview(buffer.numpy())  # type: ignore[arg-type]
@@ -238,6 +237,27 @@ def _as_mapping(output: Any) -> Mapping[str, Any]:
 
 def _is_number(value: Any) -> bool:
     return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+
+
+def _host_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    # What is finite in float64 need not be in float32. MPS has no float64.
+    return torch.float64 if dtype == torch.float64 and device.type != "mps" else torch.float32
+
+
+def _has_numbers(output: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether one of ``names`` is a number in ``output``, or is not there."""
+    return any(name not in output or _is_number(output[name]) for name in names)
+
+
+def _without(output: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """``output`` without ``names``; terms that nobody has read stay unread."""
+    kept: dict[str, Any] = {}
+    if isinstance(output, StepTerms) and output.vector is not None and output.terms:
+        kept = StepTerms.of(output.terms, output.vector)
+    for name in output:
+        if name not in kept and name not in names:
+            kept[name] = output[name]
+    return kept
 
 
 def _no_numbers(output: Mapping[str, Any]) -> tuple[str, ...]:

@@ -324,7 +324,19 @@ def _columns_to_host(columns: Sequence[Sequence[Any]]) -> list[list[float]]:
         return _alike_columns_to_host(columns)
     except (TypeError, ValueError, RuntimeError):
         # A column of numbers and tensors in turn, or of two devices, or with values that are no numbers.
-        return list(map(_one_by_one, columns))
+        odd = [not _is_uniform(column) for column in columns]
+        if not any(odd):
+            return list(map(_one_by_one, columns))
+        others = iter(_columns_to_host([column for column, is_odd in zip(columns, odd, strict=True) if not is_odd]))
+        return [_one_by_one(column) if is_odd else next(others) for column, is_odd in zip(columns, odd, strict=True)]
+
+
+def _is_uniform(column: Sequence[Any]) -> bool:
+    first = column[0]
+    if not isinstance(first, Tensor):
+        return all(isinstance(value, Real) for value in column)
+    like = first.device, first.dtype, first.shape
+    return all(isinstance(value, Tensor) and (value.device, value.dtype, value.shape) == like for value in column)
 
 
 def _one_by_one(column: Sequence[Any]) -> list[float]:

@@ -946,3 +946,37 @@ def test_a_run_with_an_epoch_that_was_cut_short_is_resumed_where_it_was(tmp_path
     straight = run(tmp_path / "straight")
     assert [epoch for epoch, _, _ in straight] == [1] * 3 + [2] * 10 + [3] * 10
     assert run(tmp_path / "stopped", stop) + run(tmp_path / "stopped") == straight
+
+
+def _positions(folder: Path, terminate_at: int | None = None, **until: int) -> list[tuple[int, int]]:
+    steps: list[tuple[int, int]] = []
+    trainer = create_trainer(
+        lambda engine, batch: steps.append((engine.state.epoch, engine.state.iteration)), nn.Linear(1, 1)
+    )
+    attach_checkpoints(trainer, None, {"model": nn.Linear(1, 1)}, folder)
+    if terminate_at is not None:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=terminate_at), lambda: trainer.terminate())
+    trainer.run(range(5), **until)
+    return steps
+
+
+@pytest.mark.parametrize("stop", [3, 5, 10])
+def test_a_run_that_was_terminated_in_any_iteration_of_an_epoch_ends_with_its_epochs(tmp_path: Path, stop: int) -> None:
+    straight = [(1 + i // 5, 1 + i) for i in range(15)]
+    assert _positions(tmp_path, stop, max_epochs=3) == straight[:stop]
+    assert _positions(tmp_path, max_epochs=3) == straight[stop:]
+
+
+def test_a_run_after_a_resumed_one_that_had_ended_begins_at_the_beginning(tmp_path: Path) -> None:
+    straight = [(1 + i // 5, 1 + i) for i in range(7)]
+    assert _positions(tmp_path, max_iters=7) == straight
+    steps: list[tuple[int, int]] = []
+    trainer = create_trainer(
+        lambda engine, batch: steps.append((engine.state.epoch, engine.state.iteration)), nn.Linear(1, 1)
+    )
+    attach_checkpoints(trainer, None, {"model": nn.Linear(1, 1)}, tmp_path, every=1)
+    trainer.run(range(5), max_iters=7)
+    assert steps == []
+    trainer.run(range(5), max_iters=7)
+    assert steps == straight
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["trainer"]["epoch_began_after"] == 5

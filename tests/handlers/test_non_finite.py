@@ -261,10 +261,21 @@ def test_what_is_finite_in_float64_is_finite() -> None:
         trainer.run(range(5))
 
 
+def test_a_term_that_becomes_a_number_is_looked_at_and_told() -> None:
+    bad = torch.tensor(math.nan)
+    trainer = _trainer(
+        lambda iteration: {"loss": bad if iteration == 3 else 1.0, "aux": bad if iteration == 3 else None}
+    )
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError, match="iteration 3: the loss is nan; rank 0: loss nan, aux nan;"):
+        trainer.run(range(4))
+
+
 @pytest.mark.parametrize("with_terms", [False, True])
 def test_predictions_are_not_kept(with_terms: bool) -> None:
     alive: list[int] = []
     made: list[weakref.ref[Tensor]] = []
+    vectors: list[Any] = []
 
     def output(iteration: int) -> dict[str, Any]:
         alive.append(sum(one() is not None for one in made))
@@ -276,6 +287,11 @@ def test_predictions_are_not_kept(with_terms: bool) -> None:
 
     trainer = _trainer(output)
     NonFiniteWatch().attach(trainer)
+    # Terms that nobody has read are not read by the watch either.
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: vectors.append(getattr(trainer.state.output, "vector", None))
+    )
     with pytest.raises(NonFiniteError, match="iteration 4: the gradient norm is nan; rank 0: loss 1"):
         trainer.run(range(5))
     assert alive == [0] * 5
+    assert [vector is not None for vector in vectors] == [with_terms] * 4

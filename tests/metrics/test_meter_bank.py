@@ -359,6 +359,11 @@ def test_what_is_a_number_in_some_steps_alone_is_metered_in_these() -> None:
     assert bank.window_statistics()["early"].value == 2.0
     assert means["loss"].total == 1.0
 
+    bank = MeterBank()
+    for value, weight in ((1.0, 1), (None, 5), (3.0, 3)):
+        bank.append({"loss": 1.0, "a": value}, weight)
+    assert bank.means()["a"].total == 2.5
+
     # Another name in the place of what was passed over.
     bank = MeterBank()
     for step in ({"loss": 1.0, "note": "warm-up"}, {"loss": 1.0, "accuracy": 0.5}, {"loss": 1.0, "accuracy": 0.7}):
