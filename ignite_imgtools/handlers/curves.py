@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import LoggedMetrics, TrainerEvents, register_trainer_events
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
+from ignite_imgtools.handlers.history import History, thinned
 from ignite_imgtools.handlers.run_files import WriteGuard, read_metrics, write_atomically
 
 if TYPE_CHECKING:
@@ -22,15 +24,12 @@ if TYPE_CHECKING:
 __all__ = [
     "attach_curves",
     "best_place",
-    "curve_points",
     "is_error",
     "loss_and_lr_figure",
     "loss_names",
     "metric_figure",
     "metric_names",
 ]
-
-Record = dict[str, Any]
 
 _KNOWN = ("AP", "AP50", "AP75")
 # Errors, of which the smallest is marked.
@@ -67,7 +66,7 @@ class _Curves:
     def __init__(self, folder: Path, metrics: Sequence[str] | None):
         self._folder = folder
         self._metrics = metrics
-        self._records: list[Record] = []
+        self._history = History()
         self._guard = WriteGuard(f"the curves in {folder / 'plots'}")
         self._run_begins = True
         self._undrawn = False
@@ -78,28 +77,30 @@ class _Curves:
     def epoch_started(self, trainer: Engine) -> None:
         # At STARTED a resume may still be to come, and with it the iteration from which the curves go on.
         if self._run_begins:
-            self._records = self._earlier_records(trainer.state.iteration)
+            self._history = self._earlier(trainer.state.iteration)
         self._run_begins = False
 
-    def _earlier_records(self, iteration: int) -> list[Record]:
+    def _earlier(self, iteration: int) -> History:
+        if not iteration:
+            return History()
         try:
-            records = read_metrics(self._folder / "metrics.jsonl") if iteration else []
+            records = read_metrics(self._folder / "metrics.jsonl")
+            return History(record for record in records if record.get("iteration", 0) <= iteration)
         except OSError:
-            return []
-        return [record for record in records if record.get("iteration", 0) <= iteration]
+            return History()
 
     def logged(self, trainer: Engine) -> None:
         state: Any = trainer.state
         logged: LoggedMetrics = state.logged
         lr = {"lr": logged["lr"][0]} if logged["lr"] else {}
         terms = {f"train/{name}": value for name, value in logged["metrics"].items()}
-        self._records.append({"epoch": logged["epoch"], "iteration": logged["iteration"], **lr, **terms})
+        self._history.add({"epoch": logged["epoch"], "iteration": logged["iteration"], **lr, **terms})
         self._undrawn = True
 
     def evaluated(self, trainer: Engine) -> None:
         state: Any = trainer.state
         values = {f"{state.evaluated}/{name}": value for name, value in state.evaluations[state.evaluated].items()}
-        self._records.append({"epoch": state.epoch, "iteration": state.iteration, **values})
+        self._history.add({"epoch": state.epoch, "iteration": state.iteration, **values})
         self._draw()
 
     def completed(self) -> None:
@@ -112,23 +113,23 @@ class _Curves:
             return
         with self._guard:
             for name, figure in (
-                ("loss_and_lr", loss_and_lr_figure(self._records)),
-                ("metric", metric_figure(self._records, self._metrics)),
+                ("loss_and_lr", loss_and_lr_figure(self._history)),
+                ("metric", metric_figure(self._history, self._metrics)),
             ):
                 if figure is not None:
                     write_atomically(self._folder / "plots" / f"{name}.png", array_to_png(figure_to_array(figure)))
 
 
-def loss_and_lr_figure(records: Sequence[Record]) -> Figure | None:
+def loss_and_lr_figure(history: History) -> Figure | None:
     """Losses and learning rate over the iterations; ``None`` where there are no losses.
 
     Args:
-        records: the objects of a ``metrics.jsonl``.
+        history: what was logged.
     """
-    names = loss_names(records)
+    names = loss_names(history)
     if not names:
         return None
-    has_lr = any("lr" in record for record in records)
+    has_lr = "lr" in history.names
     figure, axes = create_figure(2 if has_lr else 1)
     # The sum of the terms stands out; an evaluation's losses are dotted, as there are few of them.
     for name in names[:_MAX_LINES]:
@@ -138,43 +139,43 @@ def loss_and_lr_figure(records: Sequence[Record]) -> Figure | None:
             style["color"] = "black"
         if not name.startswith("train/"):
             style |= {"linestyle": ":", "marker": "o", "markersize": 4}
-        axes[0].plot(*curve_points(records, name), label=name.removeprefix("train/"), **style)
+        axes[0].plot(*thinned(*history.points(name)), label=name.removeprefix("train/"), **style)
     axes[0].set_title("Losses", loc="left")
     axes[0].legend(frameon=False, fontsize="small", ncols=2)
-    _fit_losses(axes[0], [value for name in names[:_MAX_LINES] for value in curve_points(records, name)[1]])
+    _fit_losses(axes[0], np.concatenate([history.points(name)[1] for name in names[:_MAX_LINES]]))
     if has_lr:
-        axes[1].plot(*curve_points(records, "lr"), color="tab:blue")
+        axes[1].plot(*thinned(*history.points("lr")), color="tab:blue")
         axes[1].set_title("Learning rate", loc="left")
         axes[1].set_ylim(bottom=0)
     axes[-1].set_xlabel("iteration")
     return figure
 
 
-def _fit_losses(ax: Axes, values: Sequence[float]) -> None:
+def _fit_losses(ax: Axes, values: np.ndarray) -> None:
     """Begin at zero, and let a few outliers, usually the first iterations, not press the rest together."""
-    finite = sorted(value for value in values if math.isfinite(value))
-    if finite and finite[0] >= 0:
+    finite = np.sort(values[np.isfinite(values)])
+    if len(finite) and finite[0] >= 0:
         high = finite[math.ceil(0.98 * len(finite)) - 1]
         ax.set_ylim(0, 1.1 * high if high > 0 and finite[-1] > 2 * high else None)
 
 
-def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Figure | None:
+def metric_figure(history: History, metrics: Sequence[str] | None = None) -> Figure | None:
     """Metrics of the evaluations over the iterations; ``None`` where there are none.
 
     Args:
-        records: the objects of a ``metrics.jsonl``.
+        history: what was logged.
         metrics: see :func:`attach_curves`.
     """
-    names = metric_names(records, metrics)
+    names = metric_names(history, metrics)
     if not names:
         return None
     figure, (ax,) = create_figure()
     for name in names[:_MAX_LINES]:
-        iterations, values = curve_points(records, name)
+        iterations, values = history.points(name)
         word, best = "lowest" if is_error(name) else "highest", best_place(name, values)
         label = name if best is None else f"{name}, {word} {values[best]:.3f}"
         label = label.replace("$", r"\$")  # a name of a class in it may look like a formula
-        (line,) = ax.plot(iterations, values, marker="o", markersize=4, label=label)
+        (line,) = ax.plot(*thinned(iterations, values), marker="o", markersize=4, label=label)
         if best is not None:
             color = line.get_color()
             ax.plot(iterations[best], values[best], marker="o", markersize=10, markerfacecolor="none", color=color)
@@ -184,9 +185,9 @@ def metric_figure(records: Sequence[Record], metrics: Sequence[str] | None = Non
     return figure
 
 
-def loss_names(records: Sequence[Record]) -> list[str]:
+def loss_names(history: History) -> list[str]:
     """The losses among the entries of records, those of evaluations too."""
-    return _names(records, lambda name: "loss" in name.rsplit("/", 1)[-1] and not name.endswith("loss_scale"))
+    return _names(history, lambda name: "loss" in name.rsplit("/", 1)[-1] and not name.endswith("loss_scale"))
 
 
 def is_error(name: str) -> bool:
@@ -194,31 +195,22 @@ def is_error(name: str) -> bool:
     return name.rsplit("/", 1)[-1] in _ERRORS
 
 
-def best_place(name: str, values: Sequence[float]) -> int | None:
+def best_place(name: str, values: np.ndarray) -> int | None:
     """Where the best of the values of a metric is, the first of equal ones; ``None`` where there is none."""
     finite = [place for place, value in enumerate(values) if math.isfinite(value)]
     choose: Callable[..., int] = min if is_error(name) else max
     return choose(finite, key=lambda place: values[place]) if finite else None
 
 
-def _names(records: Sequence[Record], wanted: Any) -> list[str]:
-    names = dict.fromkeys(name for record in records for name in record if "/" in name)
-    return [name for name in names if wanted(name)]
+def _names(history: History, wanted: Any) -> list[str]:
+    return [name for name in history.names if "/" in name and wanted(name)]
 
 
-def metric_names(records: Sequence[Record], metrics: Sequence[str] | None = None) -> list[str]:
+def metric_names(history: History, metrics: Sequence[str] | None = None) -> list[str]:
     """The metrics that are drawn, see :func:`attach_curves`."""
     # Of "val/bbox/AP" the metric is "bbox/AP"; "val/bbox/AP/cat" is of a single class.
-    found = _names(records, lambda name: not name.startswith("train/") and "loss" not in name)
+    found = _names(history, lambda name: not name.startswith("train/") and "loss" not in name)
     if metrics is not None:
         return [name for name in found if name.split("/", 1)[1] in metrics]
     known = [name for name in found if name.count("/") < 3 and name.rsplit("/", 1)[-1] in _KNOWN]
     return known or [name for name in found if name.count("/") < 3]
-
-
-def curve_points(records: Sequence[Record], name: str) -> tuple[list[int], list[float]]:
-    """Iterations, and the numbers of the entry ``name`` there, NaN for what is none."""
-    points = [(record["iteration"], record[name]) for record in records if name in record]
-    # null in the file; -1 is COCO's word for nothing to be found.
-    values = [math.nan if value is None or value == -1 else float(value) for _, value in points]
-    return [iteration for iteration, _ in points], values

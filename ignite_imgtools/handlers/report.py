@@ -16,7 +16,7 @@ from PIL import Image
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.curves import best_place, curve_points, is_error, loss_names
+from ignite_imgtools.handlers.curves import best_place, is_error, loss_names
 from ignite_imgtools.handlers.drawing import panels_of
 from ignite_imgtools.handlers.engine_handlers import move_to_end
 from ignite_imgtools.handlers.report_charts import bar_list, chart, escape, facts, number, table
@@ -104,13 +104,13 @@ def _introduction(run: RunRecord) -> str:
         parts.append(str(run.environment["device"]))
     if started := str(run.environment.get("started", ""))[:16].replace("T", " "):
         parts.append(f"started {started}")
-    return f"<p>{escape(' · '.join(parts if run.records else ['nothing was logged yet']))}</p>"
+    return f"<p>{escape(' · '.join(parts if run.history else ['nothing was logged yet']))}</p>"
 
 
 def _tiles(run: RunRecord) -> str:
     tiles = []
     for name in overall_metrics(run)[:_TILES]:
-        iterations, values = curve_points(run.records, name)
+        iterations, values = run.history.points(name)
         best = best_place(name, values)
         if best is None:
             continue
@@ -124,20 +124,20 @@ def _tiles(run: RunRecord) -> str:
 
 
 def _curves(run: RunRecord) -> str:
-    records = run.records
-    losses = sorted(loss_names(records), key=lambda name: not name.endswith("/loss"))
+    history = run.history
+    losses = sorted(loss_names(history), key=lambda name: not name.endswith("/loss"))
     # A sum of one term is that term.
     losses = [name for name in losses if name.endswith("/loss") or _terms_like(name, losses) != 1][:_MAX_LINES]
-    lines = [(name.removeprefix("train/"), *curve_points(records, name)) for name in losses]
-    finite = sorted(value for _, _, values in lines for value in values if math.isfinite(value))
+    lines = [(name.removeprefix("train/"), *history.points(name)) for name in losses]
+    finite = sorted(value for _, _, values in lines for value in values.tolist() if math.isfinite(value))
     # A few outliers, usually the first iterations, must not press the rest together.
     limit = finite[math.ceil(0.98 * len(finite)) - 1] * 1.1 if finite and finite[0] >= 0 else None
     charts = [chart("Losses", lines, limit=limit, notes=[number(values[-1]) for _, _, values in lines])]
     measured = overall_metrics(run)[:_MAX_LINES]
-    found = [(name, *curve_points(records, name)) for name in measured]
+    found = [(name, *history.points(name)) for name in measured]
     charts.append(chart("Evaluation", found, notes=[_best_note(name, values) for name, _, values in found]))
-    rates = curve_points(records, "lr")
-    charts.append(chart("Learning rate", [("lr", *rates)], notes=[number(rates[1][-1])]) if rates[0] else "")
+    rates = history.points("lr")
+    charts.append(chart("Learning rate", [("lr", *rates)], notes=[number(rates[1][-1])]) if len(rates[0]) else "")
     return f'<div class="grid2">{"".join(charts)}</div>' if any(charts) else ""
 
 
@@ -148,7 +148,7 @@ def _terms_like(name: str, names: Sequence[str]) -> int:
     return len(siblings) - 1 if f"{kind}/loss" in siblings else len(siblings) + 1
 
 
-def _best_note(name: str, values: Sequence[float]) -> str:
+def _best_note(name: str, values: np.ndarray) -> str:
     best = best_place(name, values)
     return "" if best is None else number(values[best])
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ignite_imgtools.formats import one_line
 
@@ -21,7 +22,7 @@ _DASH = "\N{EN DASH}"
 # Columns of a table that a phone has room for, beside the name.
 _NARROW = 4
 
-Line = tuple[str, Sequence[float], Sequence[float]]
+Line = tuple[str, npt.ArrayLike, npt.ArrayLike]
 """Name, iterations and values; NaN for a value that there is not."""
 
 

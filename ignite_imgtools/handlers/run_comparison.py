@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ignite_imgtools.handlers.curves import best_place, curve_points, is_error, metric_names
+import numpy as np
+
+from ignite_imgtools.handlers.curves import best_place, is_error, metric_names
 from ignite_imgtools.handlers.figures import create_figure
 from ignite_imgtools.handlers.run_record import RunRecord
 
@@ -43,19 +45,19 @@ def common_metrics(runs: Sequence[RunRecord]) -> list[str]:
 def overall_metrics(run: RunRecord) -> list[str]:
     """The metrics of a run that are not those of a single class."""
     classes = {row.get("class") for row in run.per_class}
-    return [name for name in metric_names(run.records) if name.rsplit("/", 1)[-1] not in classes]
+    return [name for name in metric_names(run.history) if name.rsplit("/", 1)[-1] not in classes]
 
 
 def comparison_figure(runs: Sequence[RunRecord]) -> Figure | None:
     """The curves of the loss and of the common metrics, a colour for each run; ``None`` where there are none."""
     metrics = common_metrics(runs)[: _MAX_PANELS - 1]
-    panels = [name for name in ("train/loss", *metrics) if any(curve_points(run.records, name)[0] for run in runs)]
+    panels = [name for name in ("train/loss", *metrics) if any(name in run.history.names for run in runs)]
     if not panels:
         return None
     figure, axes = create_figure(len(panels), height=2.6)
     for ax, name in zip(axes, panels, strict=True):
         for number, (run, label) in enumerate(zip(runs, run_names(runs), strict=True)):
-            iterations, values = curve_points(run.records, name)
+            iterations, values = run.history.points(name)
             marker: dict[str, Any] = {} if name == "train/loss" else {"marker": "o", "markersize": 3}
             label = label.replace("$", r"\$")
             ax.plot(iterations, values, label=" " + label, color=f"C{number % 10}", linewidth=1.4, **marker)
@@ -70,10 +72,10 @@ def comparison_text(runs: Sequence[RunRecord]) -> str:
     names = run_names(runs)
     rows: list[list[str]] = [["", *names]]
     for metric in common_metrics(runs):
-        curves = [curve_points(run.records, metric)[1] for run in runs]
+        curves = [run.history.points(metric)[1] for run in runs]
         word = "lowest" if is_error(metric) else "best"
         rows.append([f"{metric} {word}", *(_best(metric, values) for values in curves)])
-        rows.append([f"{metric} last", *(_number(values[-1]) if values else "-" for values in curves)])
+        rows.append([f"{metric} last", *(_number(values[-1]) if len(values) else "-" for values in curves)])
     rows.append(["epochs", *(_progress(run) for run in runs)])
     rows.append(["iterations", *(str(run.iteration) for run in runs)])
     rows.append(["training time", *(_clock(run.seconds) for run in runs)])
@@ -93,7 +95,7 @@ def _value(run: RunRecord, key: str) -> str:
     return text if len(text) <= _LONGEST else f"...{text[3 - _LONGEST :]}"
 
 
-def _best(metric: str, values: Sequence[float]) -> str:
+def _best(metric: str, values: np.ndarray) -> str:
     best = best_place(metric, values)
     return "-" if best is None else _number(values[best])
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -115,18 +115,20 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``metrics.jsonl``; lines that a crash left half-written are passed over."""
-    return [record for record, _ in _parsed_lines(path.read_bytes())]
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a ``metrics.jsonl`` one by one; lines that a crash left half-written are passed over."""
+    with path.open("rb") as file:
+        for record, _ in _parsed_lines(file):
+            yield record
 
 
-def _parsed_lines(content: bytes) -> Iterable[tuple[dict[str, Any], bytes]]:
-    for line in content.splitlines(keepends=True):
+def _parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if line.endswith(b"\n") and isinstance(record, dict):
+        if line.endswith(b"\n") and isinstance(record, dict) and isinstance(record.get("iteration", 0), int):
             yield record, line
 
 
@@ -141,7 +143,8 @@ class MetricsFile:
         if not self.path.exists():
             return
         content = self.path.read_bytes()
-        kept = b"".join(line for record, line in _parsed_lines(content) if record.get("iteration", 0) <= iteration)
+        parsed = _parsed_lines(content.splitlines(keepends=True))
+        kept = b"".join(line for record, line in parsed if record.get("iteration", 0) <= iteration)
         if kept != content:
             # These lines are on disk since the checkpoint that the run goes on from, and must stay there.
             with durable_file(self.path) as file:

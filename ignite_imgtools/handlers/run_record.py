@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ignite_imgtools.handlers.history import History
 from ignite_imgtools.handlers.run_files import read_metrics
 from ignite_imgtools.handlers.run_folder import RunFolderError
 
@@ -25,7 +26,7 @@ class RunRecord:
         folder: its path.
         config: of ``config.json``.
         environment: of ``environment.json``.
-        records: the objects of ``metrics.jsonl``.
+        history: what ``metrics.jsonl`` tells.
         metrics: of ``eval/metrics.json``, the newest evaluation.
         errors: of ``eval/errors.json``: for each type of overlap an :class:`.ErrorBreakdown` as a dict.
         per_class: the rows of ``eval/per_class.csv``, texts by column.
@@ -35,7 +36,7 @@ class RunRecord:
     folder: Path
     config: dict[str, Any]
     environment: dict[str, Any]
-    records: list[dict[str, Any]]
+    history: History
     metrics: dict[str, Any]
     errors: dict[str, dict[str, Any]]
     per_class: list[dict[str, str]]
@@ -44,20 +45,17 @@ class RunRecord:
     @property
     def epoch(self) -> int:
         """The last epoch that was logged; 0 before the first line."""
-        return self._last("epoch")
+        return self.history.epoch
 
     @property
     def iteration(self) -> int:
         """The last iteration that was logged; 0 before the first line."""
-        return self._last("iteration")
+        return self.history.iteration
 
     def picture(self, name: str) -> Path | None:
         """The file ``plots/<name>.png``, if it is there."""
         path = self.folder / "plots" / f"{name}.png"
         return path if path.is_file() else None
-
-    def _last(self, key: str) -> int:
-        return max((record[key] for record in self.records if isinstance(record.get(key), int)), default=0)
 
 
 def read_run(folder: str | Path) -> RunRecord:
@@ -80,7 +78,7 @@ def read_run(folder: str | Path) -> RunRecord:
         folder,
         _read_object(folder / "config.json"),
         _read_object(folder / "environment.json"),
-        _read_records(folder / "metrics.jsonl"),
+        _read_history(folder / "metrics.jsonl"),
         _read_object(folder / "eval" / "metrics.json"),
         errors,
         _read_rows(folder / "eval" / "per_class.csv"),
@@ -97,12 +95,11 @@ def _read_object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
+def _read_history(path: Path) -> History:
     try:
-        records = read_metrics(path)
+        return History(read_metrics(path))
     except OSError:
-        return []
-    return [record for record in records if isinstance(record.get("iteration"), int)]
+        return History()
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

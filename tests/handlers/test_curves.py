@@ -16,6 +16,7 @@ from PIL import Image
 
 from ignite_imgtools.handlers import MetricLogger, attach_curves, evaluate_on_epoch
 from ignite_imgtools.handlers.curves import loss_and_lr_figure, metric_figure
+from ignite_imgtools.handlers.history import History
 
 _RECORDS: list[dict[str, Any]] = [
     {"epoch": 1, "iteration": 5, "lr": 0.1, "train/loss": 9.0, "train/loss_box": 6.0, "train/grad_norm": 3.0},
@@ -31,7 +32,7 @@ def _lines(ax: Any) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_losses_and_learning_rate_over_iterations() -> None:
-    figure = loss_and_lr_figure(_RECORDS)
+    figure = loss_and_lr_figure(History(_RECORDS))
     assert figure is not None
     losses, lr = figure.axes
     lines = _lines(losses)
@@ -40,25 +41,25 @@ def test_losses_and_learning_rate_over_iterations() -> None:
     assert lines["val/loss"] == ([10, 20], [4.0, 3.0])
     assert math.isnan(lines["loss_box"][1][1])
     assert list(lr.lines[0].get_ydata()) == [0.1, 0.2]
-    assert loss_and_lr_figure(_RECORDS[2:3]) is not None  # the losses of evaluations alone
-    assert loss_and_lr_figure([{"iteration": 1, "lr": 0.1}]) is None
+    assert loss_and_lr_figure(History(_RECORDS[2:3])) is not None  # the losses of evaluations alone
+    assert loss_and_lr_figure(History([{"iteration": 1, "lr": 0.1}])) is None
 
 
 def test_metrics_over_iterations_with_the_highest_value_named() -> None:
-    figure = metric_figure(_RECORDS)
+    figure = metric_figure(History(_RECORDS))
     assert figure is not None
     assert _lines(figure.axes[0]) == {"val/bbox/AP, highest 0.250": ([10, 20], [0.25, 0.125])}
-    chosen = metric_figure(_RECORDS, ["bbox/AP/cat", "bbox/APs"])
+    chosen = metric_figure(History(_RECORDS), ["bbox/AP/cat", "bbox/APs"])
     assert chosen is not None
     assert list(_lines(chosen.axes[0])) == ["val/bbox/APs", "val/bbox/AP/cat, highest 0.100"]
-    other = metric_figure([{"iteration": 3, "val/mIoU": 0.5}])
+    other = metric_figure(History([{"iteration": 3, "val/mIoU": 0.5}]))
     assert other is not None
     assert list(_lines(other.axes[0])) == ["val/mIoU, highest 0.500"]
-    assert metric_figure(_RECORDS[:2]) is None
+    assert metric_figure(History(_RECORDS[:2])) is None
 
 
 def _train(folder: Path, resume_at: int | None = None, *, logger: bool = True) -> list[int]:
-    """Two epochs of four iterations; returns the iterations of the records that are drawn at the end."""
+    """Two epochs of four iterations; returns the iterations of the loss and of the metric that are drawn at the end."""
     trainer = Engine(lambda engine, batch: {"loss": torch.tensor(1.0 / engine.state.iteration)})
     evaluator = Engine(lambda engine, batch: None)
 
@@ -79,9 +80,9 @@ def _train(folder: Path, resume_at: int | None = None, *, logger: bool = True) -
     drawn: list[int] = []
     draw = loss_and_lr_figure
 
-    def spy(records: Any) -> Any:
-        drawn[:] = [record["iteration"] for record in records]
-        return draw(records)
+    def spy(history: History) -> Any:
+        drawn[:] = [int(iteration) for name in ("train/loss", "val/AP") for iteration in history.points(name)[0]]
+        return draw(history)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ignite_imgtools.handlers.curves.loss_and_lr_figure", spy)
@@ -94,7 +95,7 @@ def _train(folder: Path, resume_at: int | None = None, *, logger: bool = True) -
 def test_they_are_drawn_after_each_evaluation_and_go_on_after_a_resume(tmp_path: Path) -> None:
     matplotlib.use("Agg")
     straight = _train(tmp_path)
-    assert straight == [2, 4, 4, 6, 8, 8]
+    assert straight == [2, 4, 6, 8, 4, 8]
     for name in ("loss_and_lr", "metric"):
         picture = np.asarray(Image.open(tmp_path / "plots" / f"{name}.png"))
         assert picture.shape[0] > 400
@@ -105,7 +106,7 @@ def test_they_are_drawn_after_each_evaluation_and_go_on_after_a_resume(tmp_path:
 
 def test_the_smallest_error_and_the_largest_score_are_marked() -> None:
     records = [{"iteration": i, "val/MAE": mae, "val/max_F": f} for i, mae, f in ((1, 0.3, 0.5), (2, 0.1, 0.7))]
-    figure = metric_figure(records)
+    figure = metric_figure(History(records))
     assert figure is not None
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["val/MAE, lowest 0.100", "val/max_F, highest 0.700"]

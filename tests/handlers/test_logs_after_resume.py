@@ -66,7 +66,7 @@ def test_everything_that_is_logged_is_the_same(straight: Path, tmp_path: Path, f
         _train(broken, fail_at)
     _train(broken)
     assert (broken / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
-    assert len(read_metrics(straight / "metrics.jsonl")) == 12
+    assert len(list(read_metrics(straight / "metrics.jsonl"))) == 12
     assert _points(broken) == _points(straight)
     assert set(_points(straight)) == {"train/loss", "train/lr/group_0", "val/AP"}
     for name in ("plots/loss_and_lr.png", "plots/metric.png", "eval/metrics.json"):
