@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import ignite.distributed as idist
 import torch
@@ -19,6 +19,8 @@ from ignite_imgtools.formats import NonFiniteError, StepTerms, one_line
 from ignite_imgtools.handlers.engine_handlers import move_to_front, remove_handler
 
 __all__ = ["NonFiniteWatch"]
+
+_NUMPY_DTYPES = frozenset((torch.float32, torch.float64, torch.float16))
 
 
 class NonFiniteWatch:
@@ -138,6 +140,9 @@ class NonFiniteWatch:
         if summed:
             value = value.clone()
             torch.distributed.all_reduce(value)
+        if is_norm and _is_on_host(value):
+            # Each step makes a new one; to copy it would take longer than all else here.
+            return _Pending(window, is_norm, value.numpy)
         mailbox = self._mailbox
         if mailbox is None or not mailbox.takes(value):
             mailbox = self._mailbox = _Mailbox(value)
@@ -148,7 +153,7 @@ class NonFiniteWatch:
         if math.isfinite(value):
             self._overflows = 0
         else:
-            self._judge(pending, value)
+            self._judge(pending, float(value))
 
     def _judge(self, pending: _Pending, value: float) -> None:
         told = [json.loads(text) for text in all_gather_strings(json.dumps(pending.describe()))]
@@ -178,7 +183,7 @@ class _Pending(NamedTuple):
 
     window: list[_Record]
     is_norm: bool
-    read: Callable[[], float]
+    read: Callable[[], SupportsFloat]
 
     def describe(self) -> dict[str, Any]:
         """What this process says of its part; only now are the loss terms read."""
@@ -237,6 +242,11 @@ def _as_mapping(output: Any) -> Mapping[str, Any]:
 
 def _is_number(value: Any) -> bool:
     return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+
+
+def _is_on_host(value: Tensor) -> bool:
+    """Whether NumPy can read ``value`` where it is."""
+    return value.is_cpu and value.ndim == 0 and value.dtype in _NUMPY_DTYPES
 
 
 def _host_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

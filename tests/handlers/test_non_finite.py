@@ -164,7 +164,9 @@ def no_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Tensor, name, refuse)
 
 
-def test_nothing_is_read_from_a_tensor_while_all_is_well(no_reads: None) -> None:
+def test_nothing_is_read_from_a_tensor_while_all_is_well(no_reads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The CPU stands for a device, where a norm is not on the host already.
+    monkeypatch.setattr("ignite_imgtools.handlers.non_finite._is_on_host", lambda value: False)
     batches = [([], [{"image_id": torch.tensor(7)}])] * 3
     trainer = _trainer(_norms({}))
     NonFiniteWatch().attach(trainer)
