@@ -13,6 +13,8 @@ import pytest
 
 from ignite_imgtools import __version__
 from ignite_imgtools.cli import main
+from ignite_imgtools.commands.told_defaults import with_told_defaults
+from ignite_imgtools.recipes import RECIPES, load_recipe
 
 
 @pytest.mark.parametrize("args", [["--help"], ["-h"], ["train", "--help"], ["train", "faster_rcnn", "--help"]])
@@ -142,6 +144,45 @@ def test_paths_that_cannot_be_written_are_one_line(capsys: pytest.CaptureFixture
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "report.html cannot be written" in err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_help_tells_the_defaults_of_a_recipe(
+    recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    kind = load_recipe(recipe).Config
+    with pytest.raises(SystemExit) as left:
+        main(["train", recipe, "--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "None" not in shown
+    told = f"--epochs N Number of epochs. (default: {kind.FULL['epochs']}; for the built-in set {kind.SMALL['epochs']})"
+    assert told in shown
+    for flag in [*kind.FULL, "log_every", "output_dir"]:
+        assert f"--{flag.replace('_', '-')} " in shown
+
+
+def test_help_tells_values_of_data_alone_and_of_the_built_in_set_alone() -> None:
+    config_kind = with_told_defaults(load_recipe("coco_detection").Config, "coco_detection", ["--help"])
+    hints = {name: kind.__metadata__[-1] for name, kind in config_kind.__annotations__.items()}
+    assert hints["anchor_sizes"].help_behavior_hint.startswith("(default for the built-in set: 8 11")
+    assert hints["lr_steps"].help_behavior_hint == "(default: 16 22; for the built-in set none)"
+    assert hints["fpn"].metavar == "True|False"
+    assert hints["head_norm"].metavar == "none|group"
+    assert hints["clip_norm"].help_behavior_hint == ""
+    assert config_kind() == config_kind()
+    kind = load_recipe("unet").Config
+    assert with_told_defaults(kind, "unet", ["--epochs", "3"]) is kind
+
+
+def test_help_of_an_evaluation_tells_no_defaults_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "hrnet", "--help"])
+    shown = capsys.readouterr().out
+    assert "--epochs" in shown
+    assert "(default: 0" not in shown
+    assert "210 epochs" not in shown
 
 
 @pytest.mark.parametrize("no_color", [False, True])

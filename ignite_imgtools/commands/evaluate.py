@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from ignite_imgtools.commands.parsing import UsageError, parse, recipe_name
+from ignite_imgtools.commands.told_defaults import asks_for_help, with_defaults_of_run
 from ignite_imgtools.recipes import load_recipe
 
 __all__ = ["main"]
@@ -21,12 +22,13 @@ def main(args: list[str]) -> int:
 
     name = recipe_name("evaluate", args)
     recipe = load_recipe(name)
-    known = recipe.Config()
-    if "-h" not in args and "--help" not in args:
+    config_kind = with_defaults_of_run(recipe.Config, args)
+    if asks_for_help(args):
+        known = config_kind()
+    else:
         # What the run was trained with is the default of every option, so that --checkpoint alone evaluates it again.
-        checkpoint = _checkpoint_argument(args, "evaluate")
-        known = RecipeRecord.from_checkpoint(checkpoint, name, recipe.Config).config
-    kind = _arguments(recipe.Config, known)
+        known = RecipeRecord.from_checkpoint(_checkpoint_argument(args, "evaluate"), name, recipe.Config).config
+    kind = _arguments(config_kind, known)
     parsed = parse(kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run.")
     config = parsed.config
     if parsed.plots is not None:

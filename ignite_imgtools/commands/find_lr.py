@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ignite_imgtools.commands.parsing import parse, recipe_name
+from ignite_imgtools.commands.told_defaults import with_told_defaults
 from ignite_imgtools.recipes import load_recipe
 
 __all__ = ["Search", "main"]
@@ -54,5 +55,6 @@ def main(args: list[str]) -> int:
     """Print what is suggested, and draw why."""
     name = recipe_name("find-lr", args)
     recipe = load_recipe(name)
-    run(recipe, name, parse(arguments(recipe.Config), args[1:], f"find-lr {name}", DESCRIPTION))
+    kind = with_told_defaults(recipe.Config, name, args)
+    run(recipe, name, parse(arguments(kind), args[1:], f"find-lr {name}", DESCRIPTION))
     return 0

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from ignite_imgtools.commands.parsing import parse, recipe_name
+from ignite_imgtools.commands.told_defaults import with_told_defaults
 from ignite_imgtools.recipes import load_recipe
 
 __all__ = ["Source", "main"]
@@ -76,5 +77,6 @@ def main(args: list[str]) -> int:
     """Write the checkpoint, and print what was taken and what was left."""
     name = recipe_name("import", args)
     recipe = load_recipe(name)
-    print(run(recipe, name, parse(arguments(recipe.Config), args[1:], f"import {name}", DESCRIPTION)))
+    kind = with_told_defaults(recipe.Config, name, args)
+    print(run(recipe, name, parse(arguments(kind), args[1:], f"import {name}", DESCRIPTION)))
     return 0

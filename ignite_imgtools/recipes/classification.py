@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
@@ -74,9 +74,12 @@ _Float = tyro.conf.arg(metavar="X")
 class Config(RunConfig):
     """Train a classifier of torchvision on folders of images, one folder for each class.
 
-    What is shown as None is the tutorials' schedule of 30 epochs with ResNet-34 at 224 pixels, meant for --weights
+    The defaults are the tutorials' schedule of 30 epochs with ResNet-34 at 224 pixels, meant for --weights
     default; for the built-in set on a CPU ResNet-18 at 64 pixels from random weights.
     """
+
+    FULL: ClassVar[dict[str, Any]] = _FULL
+    SMALL: ClassVar[dict[str, Any]] = _SMALL
 
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Any classifier of torchvision by its name there: resnet34, mobilenet_v3_small, convnext_tiny, vit_b_16, ..."""
@@ -127,16 +130,10 @@ class Config(RunConfig):
     group_by: Literal["shape", "aspect", "none"] = "none"
     """Make batches of images of the same or of similar shape. Their crops have the same one anyway."""
 
-    def filled(self) -> Any:
-        """With every value that is ``None`` chosen, after :meth:`check`."""
-        self.check()
-        small = self.data is None and self.device_type == "cpu"
-        chosen: dict[str, Any] = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / _NAME}
-        if self.image_size is not None:
-            # The same share of the image as at the size that was not taken.
-            chosen["resize"] = round(self.image_size * chosen["resize"] / chosen["image_size"])
-        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        # The same share of the image as at the size that was not taken.
+        size = fixed["image_size"] if self.image_size is None else self.image_size
+        return {"resize": round(size * fixed["resize"] / fixed["image_size"])}
 
     def check(self) -> None:
         super().check()
@@ -158,13 +155,13 @@ class Config(RunConfig):
 
 def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
-    filled = config.filled()
+    filled = config.filled(_NAME)
     launch(filled, _train, instead)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
-    filled = config.filled()
+    filled = config.filled(_NAME)
     launch(filled, _evaluate, checkpoint)
 
 

@@ -69,7 +69,7 @@ _PERSON = ("nose", *(f"{side}_{part}" for part in _SIDES for side in ("left", "r
 class Config(DetectionConfig):
     """Train a detector of torchvision on a backbone of choice, on COCO, VOC or YOLO boxes.
 
-    What is shown as None is Faster R-CNN on the feature map of stride 16 of ResNet-50 ("C4") at 800 pixels, 26
+    The defaults are Faster R-CNN on the feature map of stride 16 of ResNet-50 ("C4") at 800 pixels, 26
     epochs; for the built-in set on a CPU Faster R-CNN with a feature pyramid on MobileNetV3 at 160 pixels.
     """
 
@@ -95,8 +95,8 @@ class Config(DetectionConfig):
     def filled(self, name: str) -> Any:
         filled = super().filled(name)
         if filled.fpn is None:
-            filled = dataclasses.replace(filled, fpn=filled.model not in _TWO_STAGES or self._is_small)
-        if filled.anchor_sizes is None and self._is_small and filled.fpn:
+            filled = dataclasses.replace(filled, fpn=filled.model not in _TWO_STAGES or self.is_small)
+        if filled.anchor_sizes is None and self.is_small and filled.fpn:
             sizes = {"faster_rcnn": (8, 11, 16, 23, 32, 45, 64, 91, 128, 181), "retinanet": (16, 32, 64, 96, 128)}
             filled = dataclasses.replace(filled, anchor_sizes=sizes.get(filled.model))
         if filled.head_norm is None and filled.model == "retinanet":
@@ -118,10 +118,6 @@ class Config(DetectionConfig):
             raise ConfigError(f"--head-norm is for --model retinanet, got --model {self.model}: leave it out")
         if self.model == "keypoint_rcnn" and self.data is None:
             raise ConfigError("--model keypoint_rcnn needs --data with COCO's persons: the built-in set has none")
-
-    @property
-    def _is_small(self) -> bool:
-        return self.data is None and self.device_type == "cpu"
 
 
 def create_model(config: Any, num_classes: int) -> nn.Module:

@@ -8,9 +8,9 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
@@ -26,6 +26,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "launch",
+    "proportional_steps",
     "refuse_batches_of_one",
     "refused_arguments",
 ]
@@ -42,6 +43,11 @@ class ConfigError(ValueError):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What every recipe asks. ``None`` stands for the recipe's own default, filled in before a run starts."""
+
+    FULL: ClassVar[dict[str, Any]] = {}
+    """Defaults for flags that are ``None``."""
+    SMALL: ClassVar[dict[str, Any]] = {}
+    """The same where the recipe trains on the built-in set on a CPU: a few minutes on two cores."""
 
     data: Annotated[Path | None, _Dir] = None
     """Folder of the data set. Without it the recipe trains on the built-in set."""
@@ -103,6 +109,34 @@ class RunConfig:
     """What to do with an image or annotation that cannot be used: stop, or leave it out and count it."""
     drop_last: bool = False
     """Leave out the last training batch of an epoch where it is smaller than the others."""
+
+    def filled(self, name: str) -> Any:
+        """With every value that is ``None`` chosen, but those that depend on the data, after :meth:`check`.
+
+        Args:
+            name: of the recipe, for its run folder.
+
+        Raises:
+            ConfigError: as :meth:`check`.
+        """
+        self.check()
+        fixed = self.SMALL if self.is_small else self.FULL
+        chosen = {**fixed, **self.defaults(fixed), "output_dir": Path("runs") / name}
+        missing = {flag: value for flag, value in chosen.items() if getattr(self, flag) is None}
+        return dataclasses.replace(self, **missing)
+
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults that follow from other flags, for a recipe to override.
+
+        Args:
+            fixed: :attr:`FULL` or :attr:`SMALL`, which these go before.
+        """
+        return {}
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the built-in set is trained on a CPU, with :attr:`SMALL`."""
+        return self.data is None and self.device_type == "cpu"
 
     def check(self) -> None:
         """Check every flag that can be checked without looking at the data.
@@ -211,6 +245,15 @@ def refused_arguments() -> Iterator[None]:
         if type(error) is not ValueError:
             raise
         raise ConfigError(str(error)) from error
+
+
+def proportional_steps(steps: Sequence[int], of_epochs: int, epochs: int) -> tuple[int, ...]:
+    """Epochs after which the learning rate falls, at the same parts of a training of another length.
+
+    >>> proportional_steps((16, 22), 26, 13)
+    (8, 11)
+    """
+    return tuple(sorted({max(step * epochs // of_epochs, 1) for step in steps}))
 
 
 def refuse_batches_of_one(model: nn.Module, loader: Any, size: tuple[int, int]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from ignite.engine import Engine
@@ -20,6 +20,7 @@ from ignite_imgtools.recipes.config import (
     RunConfig,
     built_in_data,
     launch,
+    proportional_steps,
     refuse_batches_of_one,
     refused_arguments,
 )
@@ -47,9 +48,12 @@ _Float = tyro.conf.arg(metavar="X")
 class Config(RunConfig):
     """Train DeepPose on the points of faces: WFLW's lists, iBUG's .pts beside images (300W), or a csv of points.
 
-    What is shown as None is the tutorials' schedule for WFLW, 210 epochs of ResNet-50 at 256 pixels; for the built-in
+    The defaults are the tutorials' schedule for WFLW, 210 epochs of ResNet-50 at 256 pixels; for the built-in
     faces on a CPU ResNet-18 at 64 pixels from random weights.
     """
+
+    FULL: ClassVar[dict[str, Any]] = _FULL
+    SMALL: ClassVar[dict[str, Any]] = _SMALL
 
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Backbone: any classifier of torchvision by its name there: resnet50, mobilenet_v3_small, convnext_tiny, ..."""
@@ -102,16 +106,9 @@ class Config(RunConfig):
     group_by: Literal["shape", "aspect", "none"] = "none"
     """Make batches of images of the same or of similar shape. What is cut out of them has the same one anyway."""
 
-    def filled(self) -> Any:
-        """With every value that is ``None`` chosen, but those that depend on the data, after :meth:`check`."""
-        self.check()
-        small = self.data is None and self.device_type == "cpu"
-        chosen: dict[str, Any] = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / _NAME}
-        epochs = self.epochs or chosen["epochs"]
-        # A learning rate that falls before the end, wherever that is; at 210 epochs after 170 and 200.
-        chosen["lr_steps"] = tuple(sorted({max(epochs * 17 // 21, 1), max(epochs * 20 // 21, 1)}))
-        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        # A learning rate that falls before the end, wherever that is.
+        return {"lr_steps": proportional_steps((170, 200), 210, self.epochs or fixed["epochs"])}
 
     def check(self) -> None:
         super().check()
@@ -133,13 +130,13 @@ class Config(RunConfig):
 
 def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
-    filled = config.filled()
+    filled = config.filled(_NAME)
     launch(filled, _train, instead)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
-    filled = config.filled()
+    filled = config.filled(_NAME)
     launch(filled, _evaluate, checkpoint)
 
 

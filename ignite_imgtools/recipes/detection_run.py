@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ignite_imgtools import data, engines, handlers, metrics
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import RunConfig, built_in_data, launch, refused_arguments
+from ignite_imgtools.recipes.config import RunConfig, built_in_data, launch, proportional_steps, refused_arguments
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.exportable import Exportable, exportable_detector
 from ignite_imgtools.recipes.instead import Instead
@@ -32,10 +32,6 @@ _TARGETS = {"masks": "segm", "keypoints": "keypoints"}
 class DetectionConfig(RunConfig):
     """What every recipe of a detector asks."""
 
-    FULL: ClassVar[dict[str, Any]]
-    """Defaults for flags that are ``None``."""
-    SMALL: ClassVar[dict[str, Any]]
-    """The same where the recipe trains on the built-in set on a CPU: a few minutes on two cores."""
     NESTEROV: ClassVar[bool] = False
     """Whether SGD looks ahead along its momentum."""
 
@@ -54,7 +50,7 @@ class DetectionConfig(RunConfig):
     schedule: Literal["multistep", "cosine"] | None = None
     """Learning rate after the warm-up: divided by ten at --lr-steps, or half a cosine."""
     lr_steps: tuple[int, ...] | None = None
-    """Epochs after which --schedule multistep divides."""
+    """Epochs after which --schedule multistep divides. The default keeps its proportion to --epochs."""
     warmup: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Optimizer steps of linear warm-up, at most those of the first epoch."""
     aspect_bins: Annotated[int, tyro.conf.arg(metavar="K")] = 3
@@ -64,17 +60,9 @@ class DetectionConfig(RunConfig):
     val_losses: bool = False
     """Compute the losses on the validation set too, in the same pass."""
 
-    def filled(self, name: str) -> Any:
-        """With every value that is ``None`` chosen, after :meth:`~RunConfig.check`.
-
-        Args:
-            name: of the recipe, for its run folder.
-        """
-        self.check()
-        small = self.data is None and self.device_type == "cpu"
-        chosen = {**(self.SMALL if small else self.FULL), "output_dir": Path("runs") / name}
-        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        epochs = self.epochs or fixed["epochs"]
+        return {"lr_steps": proportional_steps(fixed["lr_steps"], fixed["epochs"], epochs)}
 
 
 def _mirror_at_random(config: Any) -> Any:

@@ -64,7 +64,7 @@ _HEADS: dict[str, dict[str, Any]] = {
 class Config(DetectionConfig):
     """Train Faster R-CNN (Ren et al., 2015) with a ResNet-FPN backbone (Lin et al., 2017) on boxes.
 
-    What is shown as None is ResNet-50 at 800 pixels, 20 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
+    The defaults are ResNet-50 at 800 pixels, 20 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
     """
 
     FULL: ClassVar[dict[str, Any]] = _FULL

@@ -44,7 +44,7 @@ _SMALL = {
 class Config(SegmentationConfig):
     """Train FCN (Long et al., 2015) on VOC segmentation, DRIVE or folders of masks.
 
-    What is shown as None is the tutorials' schedule of 20 epochs with ResNet-50 at crops of 480 pixels; for the
+    The defaults are the tutorials' schedule of 20 epochs with ResNet-50 at crops of 480 pixels; for the
     built-in set on a CPU MobileNetV3 at crops of 160 pixels.
     """
 

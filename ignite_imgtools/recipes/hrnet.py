@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from ignite.engine import Engine
@@ -19,6 +19,7 @@ from ignite_imgtools.recipes.config import (
     RunConfig,
     built_in_data,
     launch,
+    proportional_steps,
     refused_arguments,
 )
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
@@ -62,9 +63,12 @@ _Float = tyro.conf.arg(metavar="X")
 class Config(RunConfig):
     """Train HRNet (Sun et al., 2019) on persons with keypoints, in COCO's format.
 
-    What is shown as None is the authors' schedule for COCO, W32 at 256 x 192 pixels and 210 epochs; for the built-in
+    The defaults are the authors' schedule for COCO, W32 at 256 x 192 pixels and 210 epochs; for the built-in
     set on a CPU a small model at 128 x 96 pixels.
     """
+
+    FULL: ClassVar[dict[str, Any]] = _FULL
+    SMALL: ClassVar[dict[str, Any]] = _SMALL
 
     model: Literal["hrnet_w32", "hrnet_w48", "hrnet_small"] | None = None
     """HRNet-W32, -W48, or one for trials on CPUs. --weights takes a file of the authors (pose, ImageNet) or of ours."""
@@ -109,7 +113,7 @@ class Config(RunConfig):
     weight_decay: Annotated[float, _Float] = 1e-4
     """Weight decay of AdamW."""
     lr_steps: tuple[int, ...] | None = None
-    """Epochs after which the learning rate is divided by ten."""
+    """Epochs after which the learning rate is divided by ten. The default keeps its proportion to --epochs."""
     warmup: Annotated[int | None, _Int] = None
     """Optimizer steps of linear warm-up, at most those of the first epoch."""
     eval_every: Annotated[int, _Int] = 1
@@ -119,15 +123,11 @@ class Config(RunConfig):
     group_by: Literal["shape", "aspect", "none"] = "none"
     """Make batches of persons from images of the same or of similar shape. They are cut to one size anyway."""
 
-    def filled(self) -> Any:
-        """With every value that is ``None`` chosen, after :meth:`check`."""
-        self.check()
-        small = self.data is None and self.device_type == "cpu"
-        chosen: dict[str, Any] = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / _NAME}
-        height, _ = self.input_size or chosen["input_size"]
-        chosen["sigma"] = max(1.0, 2.0 * height / 256)
-        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        height, _ = self.input_size or fixed["input_size"]
+        epochs = self.epochs or fixed["epochs"]
+        steps = proportional_steps(fixed["lr_steps"], fixed["epochs"], epochs)
+        return {"sigma": max(1.0, 2.0 * height / 256), "lr_steps": steps}
 
     def check(self) -> None:
         super().check()
@@ -157,13 +157,13 @@ class Config(RunConfig):
 
 def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
-    filled = config.filled()
+    filled = config.filled(_NAME)
     launch(filled, _train, instead)
 
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
-    filled = config.filled()
+    filled = config.filled(_NAME)
     launch(filled, _evaluate, checkpoint)
 
 

@@ -41,7 +41,7 @@ _SMALL = {
 class Config(SegmentationConfig):
     """Train LR-ASPP (Howard et al., 2019) with MobileNetV3-Large on VOC segmentation, DRIVE or folders of masks.
 
-    What is shown as None is the tutorials' schedule of 20 epochs at crops of 480 pixels; for the built-in set on a CPU
+    The defaults are the tutorials' schedule of 20 epochs at crops of 480 pixels; for the built-in set on a CPU
     crops of 144 pixels.
     """
 

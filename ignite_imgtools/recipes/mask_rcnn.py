@@ -66,7 +66,7 @@ _HEADS: dict[str, dict[str, Any]] = {
 class Config(DetectionConfig):
     """Train Mask R-CNN (He et al., 2017) on the instance masks of COCO, VOC or Penn-Fudan.
 
-    What is shown as None is ResNet-50 at 800 pixels, 26 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
+    The defaults are ResNet-50 at 800 pixels, 26 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
     """
 
     FULL: ClassVar[dict[str, Any]] = _FULL

@@ -54,7 +54,7 @@ _SMALL = {
 class Config(DetectionConfig):
     """Train RetinaNet (Lin et al., 2017) on COCO, VOC or YOLO boxes.
 
-    What is shown as None is ResNet-50 at 800 pixels, 20 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
+    The defaults are ResNet-50 at 800 pixels, 20 epochs; for the built-in set on a CPU ResNet-18 at 160 pixels.
     """
 
     FULL: ClassVar[dict[str, Any]] = _FULL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -39,11 +39,6 @@ _CURVES = ("mean_IoU", "pixel_accuracy", "mean_dice", "dice")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentationConfig(RunConfig):
     """What every recipe of segmentation asks."""
-
-    FULL: ClassVar[dict[str, Any]]
-    """Defaults for flags that are ``None``."""
-    SMALL: ClassVar[dict[str, Any]]
-    """The same where the recipe trains on the built-in set on a CPU: a few minutes on two cores."""
 
     base_size: tuple[int, int] | None = None
     """Training images are resized so that their short side has a random number of pixels between these two,"""
@@ -94,18 +89,8 @@ class SegmentationConfig(RunConfig):
     group_by: Literal["shape", "aspect", "none"] = "none"
     """Make batches of images of the same or of similar shape. Their crops have the same one anyway."""
 
-    def filled(self, name: str) -> Any:
-        """With every value that is ``None`` chosen, after :meth:`~RunConfig.check`.
-
-        Args:
-            name: of the recipe, for its run folder.
-        """
-        self.check()
-        small = self.data is None and self.device_type == "cpu"
-        chosen: dict[str, Any] = {"mean": engines.IMAGENET_MEAN, "std": engines.IMAGENET_STD, "vflip": 0.0}
-        chosen |= {"dice": False, **(self.SMALL if small else self.FULL), "output_dir": Path("runs") / name}
-        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        return {"mean": engines.IMAGENET_MEAN, "std": engines.IMAGENET_STD, "vflip": 0.0, "dice": False, **fixed}
 
     def check(self) -> None:
         super().check()

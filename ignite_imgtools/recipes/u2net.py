@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from ignite.engine import Engine
@@ -57,9 +57,12 @@ _SMALL = {
 class Config(RunConfig):
     """Train U2-Net (Qin et al., 2020) on DUTS, ECSSD, MSRA or other pairs of images and black and white masks.
 
-    What is shown as None is the tutorials' schedule for DUTS: the full model, 360 epochs at crops of 288 pixels; for
+    The defaults are the tutorials' schedule for DUTS: the full model, 360 epochs at crops of 288 pixels; for
     the built-in set on a CPU the small model at crops of 80 pixels.
     """
+
+    FULL: ClassVar[dict[str, Any]] = _FULL
+    SMALL: ClassVar[dict[str, Any]] = _SMALL
 
     val_data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of another data set to evaluate on, such as ECSSD."""
@@ -88,14 +91,6 @@ class Config(RunConfig):
     group_by: Literal["shape", "aspect", "none"] = "none"
     """Make batches of images of the same or of similar shape. They are resized to the same one anyway."""
 
-    def filled(self) -> Config:
-        """With every value that is ``None`` chosen, after :meth:`~RunConfig.check`."""
-        self.check()
-        small = self.data is None and self.device_type == "cpu"
-        chosen: dict[str, Any] = {**(_SMALL if small else _FULL), "output_dir": Path("runs") / "u2net"}
-        missing = {name: value for name, value in chosen.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
-
     def check(self) -> None:
         super().check()
         for name in ("resize", "crop_size"):
@@ -112,7 +107,7 @@ class Config(RunConfig):
 
 def train(config: Config, instead: Instead | None = None) -> None:
     """Train, evaluate every few epochs, and leave a run folder; on every process there is, or is to be started."""
-    config = config.filled()
+    config = config.filled("u2net")
     launch(config, _train, instead)
 
 
@@ -153,7 +148,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
 
 def evaluate(config: Config, checkpoint: Path) -> None:
     """Evaluate ``checkpoint`` on the validation part and print the numbers; writes ``eval/`` and ``plots/``."""
-    config = config.filled()
+    config = config.filled("u2net")
     launch(config, _evaluate, checkpoint)
 
 

@@ -50,7 +50,7 @@ _SMALL = {
 class Config(SegmentationConfig):
     """Train U-Net (Ronneberger et al., 2015) on DRIVE's vessels, VOC segmentation or folders of masks.
 
-    What is shown as None is the tutorials' schedule for DRIVE: 200 epochs at crops of 480 pixels, cross-entropy and
+    The defaults are the tutorials' schedule for DRIVE: 200 epochs at crops of 480 pixels, cross-entropy and
     Dice loss, DRIVE's mean colour; for the built-in set on a CPU half the channels at crops of 96 pixels. With two
     classes the second one has twice the weight.
     """

@@ -56,7 +56,7 @@ _logger = logging.getLogger(__name__)
 class Config(DetectionConfig):
     """Train YOLOv3-SPP (Redmon and Farhadi, 2018) on boxes in YOLO's, COCO's or VOC's format.
 
-    What is shown as None is the whole network at 512 pixels, 30 epochs of SGD, meant for --weights of COCO; for the
+    The defaults are the whole network at 512 pixels, 30 epochs of SGD, meant for --weights of COCO; for the
     built-in set on a CPU a quarter of its channels at 160 pixels.
     """
 

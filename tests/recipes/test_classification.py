@@ -109,17 +109,17 @@ def test_other_classes_than_the_models_are_refused(
 
 
 def test_the_head_alone_is_trained() -> None:
-    config = classification.Config(device="cpu", freeze=True, model="shufflenet_v2_x0_5").filled()
+    config = classification.Config(device="cpu", freeze=True, model="shufflenet_v2_x0_5").filled("classification")
     model = classification.create_model(config, 5)
     assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == ["fc.weight", "fc.bias"]
 
 
 def test_what_the_tutorials_train_is_the_default_with_data(tmp_path: Path) -> None:
-    config = classification.Config(data=tmp_path, device="cpu").filled()
+    config = classification.Config(data=tmp_path, device="cpu").filled("classification")
     expected = {"model": "resnet34", "lr": 1e-3, "weight_decay": 5e-3, "final_lr": 0.1, "epochs": 30, "batch_size": 16}
     expected |= {"image_size": 224, "resize": 256, "optimizer": "sgd", "label_smoothing": 0.0, "weights": "none"}
     assert {name: getattr(config, name) for name in expected} == expected
-    assert classification.Config(data=tmp_path, device="cpu", image_size=112).filled().resize == 128
+    assert classification.Config(data=tmp_path, device="cpu", image_size=112).filled("classification").resize == 128
 
 
 @pytest.mark.parametrize(

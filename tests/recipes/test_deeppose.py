@@ -155,11 +155,11 @@ def test_other_points_than_of_faces_are_trained_too(tmp_path: Path) -> None:
 
 
 def test_what_the_tutorials_train_is_the_default_with_data(tmp_path: Path) -> None:
-    config = deeppose.Config(data=tmp_path, device="cpu").filled()
+    config = deeppose.Config(data=tmp_path, device="cpu").filled("deeppose")
     expected = {"model": "resnet50", "lr": 5e-4, "epochs": 210, "batch_size": 32, "image_size": 256, "loss": "wing"}
     expected |= {"lr_steps": (170, 200), "wing_width": 10, "wing_curvature": 2, "weight_decay": 0, "weights": "none"}
     assert {name: getattr(config, name) for name in expected} == expected
-    assert deeppose.Config(data=tmp_path, device="cpu", epochs=21).filled().lr_steps == (17, 20)
+    assert deeppose.Config(data=tmp_path, device="cpu", epochs=21).filled("deeppose").lr_steps == (17, 20)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_an_encoder_has_channels_of_its_own() -> None:
 @pytest.mark.parametrize("recipe", DENSE)
 def test_what_the_tutorials_train_is_the_default_with_data(recipe: str, tmp_path: Path) -> None:
     config = load_recipe(recipe).Config(data=tmp_path, device="cpu")
-    filled = config.filled() if recipe == "u2net" else config.filled(recipe)
+    filled = config.filled(recipe)
     expected = {
         "unet": {"lr": 0.01, "epochs": 200, "batch_size": 4, "crop_size": 480, "dice": True, "vflip": 0.5},
         "u2net": {"lr": 1e-3, "epochs": 360, "batch_size": 16, "crop_size": 288, "eval_every": 10, "norm_decay": False},

@@ -112,7 +112,7 @@ class _Oracle(nn.Module):
 
 def test_pycocotools_finds_the_same_numbers_in_its_results(tmp_path: Path) -> None:
     dataset = make_data("coco_keypoints", tmp_path / "data", num_train=2, num_val=20, image_size=160)
-    config = hrnet.Config(device="cpu", data=dataset, flip_test=False, output_dir=tmp_path / "run").filled()
+    config = hrnet.Config(device="cpu", data=dataset, flip_test=False, output_dir=tmp_path / "run").filled("hrnet")
     _, val_set, keypoints = hrnet._create_data(config)
     evaluator = hrnet._create_evaluator(config, _Oracle(val_set), val_set, keypoints, config.output_dir)
     evaluator.run(hrnet._create_val_loader(config, val_set))
@@ -220,18 +220,18 @@ def test_weights_by_the_authors_names_and_of_our_own(stopped: tuple[Path, Path],
         (tmp_path / "a.pth", authors.state_dict()),
         (ours, torch.load(ours, weights_only=True)["model"]),
     ):
-        config = hrnet.Config(device="cpu", model="hrnet_small", base_channels=4, weights=str(file)).filled()
+        config = hrnet.Config(device="cpu", model="hrnet_small", base_channels=4, weights=str(file)).filled("hrnet")
         state = hrnet.create_model(config, 17).state_dict()
         assert all(torch.equal(state[name], value) for name, value in expected.items())
 
 
 def test_what_the_authors_train_is_the_default_with_data(tmp_path: Path) -> None:
-    config = hrnet.Config(data=tmp_path, device="cpu").filled()
+    config = hrnet.Config(data=tmp_path, device="cpu").filled("hrnet")
     expected: dict[str, Any] = {"model": "hrnet_w32", "input_size": (256, 192), "sigma": 2.0, "lr": 1e-3}
     expected |= {"lr_steps": (170, 200), "epochs": 210, "batch_size": 32, "weight_decay": 1e-4, "flip_test": True}
     expected |= {"visibility_weighting": "equal", "decode": "quarter", "half_body": 0.3, "rotate": 45.0, "scale": 0.35}
     assert {name: getattr(config, name) for name in expected} == expected
-    assert hrnet.Config(data=tmp_path, device="cpu", input_size=(384, 288)).filled().sigma == 3.0
+    assert hrnet.Config(data=tmp_path, device="cpu", input_size=(384, 288)).filled("hrnet").sigma == 3.0
     with torch.device("meta"):
         assert hrnet.create_model(config, 17).final_layer.in_channels == 32
 
