@@ -14,6 +14,8 @@ Attributes of ``trainer.state`` beside ignite's own:
     the iteration after which the current epoch began: not always a multiple of ``epoch_length``, since an epoch may be
     cut short by ``terminate_epoch()``. After an epoch it is where the next one begins; ``None`` while a run has not
     begun its first one (:func:`follow_epochs`).
+``epoch_is_open``
+    whether ``epoch`` has begun and not ended.
 ``evaluations``
     ``{name: {metric: number}}``, the newest result of each evaluation; ``evaluated`` is the name of the newest.
 ``logged``
@@ -321,17 +323,20 @@ def follow_epochs(engine: Engine) -> None:
     """Keep ``engine.state.epoch_began_after`` from now on; done twice, the second time nothing happens."""
     state: Any = engine.state
     if not hasattr(state, "epoch_began_after"):
-        state.epoch_began_after = None
+        state.epoch_began_after, state.epoch_is_open = None, False
         engine.add_event_handler(Events.STARTED, _forget_epoch)
         engine.add_event_handler(Events.EPOCH_STARTED, _note_epoch)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
+        for event in (Events.TERMINATE_SINGLE_EPOCH, Events.EPOCH_COMPLETED):  # the former alone, if so asked
+            engine.add_event_handler(event, _end_epoch)
 
 
 def _forget_epoch(engine: Engine) -> None:
     state: Any = engine.state
     if not state.iteration:
         engine._init_iter = None  # left by the resume of a run that had nothing more to do
-    state.epoch_began_after = None
+    elif engine._init_iter is None and not state.epoch_is_open and state.epoch_began_after == state.iteration:
+        engine._init_iter = 0  # after an epoch that was cut short, ignite would begin within the next one
+    state.epoch_began_after, state.epoch_is_open = None, False
 
 
 def _note_epoch(engine: Engine) -> None:
@@ -343,12 +348,12 @@ def _note_epoch(engine: Engine) -> None:
             done = engine._init_iter
         elif state.epoch_length:
             done = state.iteration % state.epoch_length
-    state.epoch_began_after = state.iteration - done
+    state.epoch_began_after, state.epoch_is_open = state.iteration - done, True
 
 
-def _end_epoch(engine: Engine) -> None:
+def _end_epoch(engine: Engine, iter_counter: int | None = None) -> None:
     state: Any = engine.state
-    state.epoch_began_after = state.iteration
+    state.epoch_began_after, state.epoch_is_open = state.iteration, False
 
 
 def register_resumable(engine: Engine, name: str, resumable: Any) -> None:

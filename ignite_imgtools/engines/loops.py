@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, Events, State
 from ignite.metrics import Metric
 from torch import nn
 
@@ -24,7 +25,17 @@ __all__ = ["create_evaluator", "create_trainer", "evaluation_mode", "model_devic
 Step = Callable[[Engine, Any], Any]
 
 
-class _Trainer(Engine):
+class _Engine(Engine):
+    """An Engine that runs again after an error has ended a run; ignite's would do nothing, and return ``None``."""
+
+    def run(self, *args: Any, **kwargs: Any) -> State:
+        generator = self._internal_run_generator
+        if generator is not None and inspect.getgeneratorstate(generator) == inspect.GEN_CLOSED:
+            self._internal_run_generator = None
+        return super().run(*args, **kwargs)
+
+
+class _Trainer(_Engine):
     """An Engine that spends nothing, four times in an iteration, on what is seldom asked for.
 
     ignite composes a message for each event, whatever the level of its logger, and makes a generator to look whether
@@ -89,7 +100,7 @@ def create_evaluator(
     Args:
         metrics: attached under their names.
     """
-    evaluator = Engine(step)
+    evaluator = _Engine(step)
     evaluated = unwrap_model(model) if ema is None else ema.module
     evaluator.add_event_handler(Events.STARTED, lambda: broadcast_buffers(evaluated))
     for name, metric in (metrics or {}).items():

@@ -201,6 +201,8 @@ def _is_position(value: Any) -> bool:
         type(began) is int and type(value.get("epoch")) is int and 0 <= began <= value["iteration"]
     ):
         return False
+    if not isinstance(value.get("epoch_is_open"), bool | None):
+        return False
     return value["iteration"] >= 0 and (length is None or (type(length) is int and length > 0))
 
 

@@ -49,6 +49,7 @@ def collect_state(trainer: Engine, objects: Mapping[str, Any]) -> dict[str, Any]
         "epoch": engine_state.epoch,
         "epoch_length": engine_state.epoch_length,
         "epoch_began_after": getattr(engine_state, "epoch_began_after", None),
+        "epoch_is_open": getattr(engine_state, "epoch_is_open", None),
         "max_epochs": engine_state.max_epochs,
         "max_iters": engine_state.max_iters,
         "user": {key: getattr(engine_state, key) for key in trainer.state_dict_user_keys},
@@ -321,11 +322,12 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     began = saved_position.get("epoch_began_after")  # not in files of earlier versions
     if began is not None and trainer.state.epoch_length == epoch_length:
         # An epoch may have been cut short: a product of length and epochs does not say where this one is.
-        done = iteration - began
+        done, is_open = iteration - began, saved_position.get("epoch_is_open")
         if epoch_length and done >= epoch_length:  # whole, and saved before its end was told
-            done = 0
+            done, is_open = 0, False
         trainer._init_iter = done
-        trainer.state.epoch = saved_position["epoch"] - (done > 0)
+        # ignite counts an epoch where it begins, and will do so again; it may have been saved before its first step.
+        trainer.state.epoch = saved_position["epoch"] - bool(done > 0 if is_open is None else is_open)
     for key in trainer.state_dict_user_keys:
         setattr(trainer.state, key, saved_position["user"][key])
     return undo

@@ -200,6 +200,9 @@ class Checkpoints:
         if not self._started:
             self._started = True
             self._load()
+        elif self._saved_iteration != self.trainer.state.iteration:
+            # A run from the beginning comes by the same iterations again.
+            self._saved_iteration = self._saved_epoch_began = None
         self._finished_iteration = self.trainer.state.iteration
 
     def _load(self) -> None:
@@ -322,9 +325,10 @@ class Checkpoints:
     def _epoch_was_cut(self) -> bool:
         """Whether the epoch of the newest checkpoint has ended with its iteration, which was not its last one then."""
         state: Any = self.trainer.state
-        return None not in (self._saved_epoch_began, state.epoch_began_after) and (
-            self._saved_epoch_began != state.epoch_began_after
-        )
+        began = self._saved_epoch_began
+        if began is None or state.epoch_began_after in (None, began):
+            return False
+        return state.epoch_length is None or state.iteration - began < state.epoch_length
 
     def _settle(self, error: BaseException | None) -> None:
         """Deal on all processes with what a write on the main process ended with."""
@@ -355,6 +359,8 @@ def iterations_left(trainer: Engine) -> int | None:
     as in the first epoch over data without a length, where any iteration may be the last.
     """
     state = trainer.state
+    if trainer.should_terminate_single_epoch is True:  # of an epoch that ends with its work
+        return 0
     if state.epoch_length is None:
         return None
     began = getattr(state, "epoch_began_after", None)

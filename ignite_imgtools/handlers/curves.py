@@ -85,7 +85,7 @@ class _Curves:
             return History()
         try:
             records = read_metrics(self._folder / "metrics.jsonl")
-            return History(record for record in records if record.get("iteration", 0) <= iteration)
+            return History(records, until=iteration)
         except OSError:
             return History()
 

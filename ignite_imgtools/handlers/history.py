@@ -22,18 +22,21 @@ class History:
 
     Args:
         records: see :meth:`add`.
+        until: records of later iterations are left out.
 
     Attributes:
         epoch: the last one of a record; 0 before the first.
         iteration: the last one of a record; 0 before the first.
     """
 
-    def __init__(self, records: Iterable[Mapping[str, Any]] = ()):
+    def __init__(self, records: Iterable[Mapping[str, Any]] = (), *, until: int | None = None):
         self.epoch = 0
         self.iteration = 0
         self._series: dict[str, tuple[array[int], array[float]]] = {}
         for record in records:
-            self.add(record)
+            iteration = record.get("iteration")
+            if until is None or not isinstance(iteration, int) or iteration <= until:
+                self.add(record)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take an object of a ``metrics.jsonl``; without an ``iteration`` it tells nothing and is passed over."""

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, NamedTuple, SupportsFloat
+from typing import Any, NamedTuple
 
 import ignite.distributed as idist
 import torch
@@ -89,6 +89,7 @@ class NonFiniteWatch:
     def _handlers(self) -> list[tuple[Events, Any]]:
         return [
             (Events.STARTED, self._on_started),
+            (Events.EPOCH_STARTED, self._on_epoch_started),
             (Events.ITERATION_COMPLETED, self._on_iteration_completed),
             (Events.EPOCH_COMPLETED, self.flush),
             (Events.TERMINATE, self.flush),
@@ -100,6 +101,10 @@ class NonFiniteWatch:
         for event, handler in self._handlers():
             if event != Events.STARTED:
                 move_to_front(trainer, event, handler)
+
+    def _on_epoch_started(self) -> None:
+        # What an epoch that was cut short left of an accumulation window goes into no step.
+        self._window = []
 
     def _on_iteration_completed(self, trainer: Engine) -> None:
         state: Any = trainer.state
@@ -130,19 +135,20 @@ class NonFiniteWatch:
             if not isinstance(value, Real):
                 return None
             if not summed:
-                return _Pending(window, is_norm, lambda: float(value))
+                return _Pending(window, is_norm, functools.partial(float, value))
             device = idist.device()
-            value = torch.tensor(float(value), dtype=_host_dtype(device, torch.float64), device=device)
+            value = torch.tensor(float(value), dtype=_wire_dtype(device), device=device)
         if value.numel() != 1:
             return None
         if value.requires_grad:
             value = value.detach()
         if summed:
-            value = value.clone()
+            # Of one type on all processes, whatever each has: a number here, a tensor there.
+            value = value.reshape(()).to(_wire_dtype(value.device), copy=True)
             torch.distributed.all_reduce(value)
-        if is_norm and _is_on_host(value):
-            # Each step makes a new one; to copy it would take longer than all else here.
-            return _Pending(window, is_norm, value.numpy)
+        if _is_on_host(value):
+            # Read at once, since its owner may change it, and with less work than a copy of it.
+            return _Pending(window, is_norm, functools.partial(float, value.numpy().item()))
         mailbox = self._mailbox
         if mailbox is None or not mailbox.takes(value):
             mailbox = self._mailbox = _Mailbox(value)
@@ -153,7 +159,7 @@ class NonFiniteWatch:
         if math.isfinite(value):
             self._overflows = 0
         else:
-            self._judge(pending, float(value))
+            self._judge(pending, value)
 
     def _judge(self, pending: _Pending, value: float) -> None:
         told = [json.loads(text) for text in all_gather_strings(json.dumps(pending.describe()))]
@@ -183,7 +189,7 @@ class _Pending(NamedTuple):
 
     window: list[_Record]
     is_norm: bool
-    read: Callable[[], SupportsFloat]
+    read: Callable[[], float]
 
     def describe(self) -> dict[str, Any]:
         """What this process says of its part; only now are the loss terms read."""
@@ -203,7 +209,7 @@ class _Mailbox:
 
     def __init__(self, value: Tensor):
         self._device, self._dtype = device, dtype = value.device, value.dtype
-        buffer = torch.zeros(2, dtype=_host_dtype(device, dtype), pin_memory=device.type == "cuda")
+        buffer = torch.zeros(2, dtype=_host_dtype(dtype), pin_memory=device.type == "cuda")
         self._places = buffer.unbind()
         # The same memory, read without an operation of torch.
         numbers = memoryview(buffer.numpy())  # type: ignore[arg-type]
@@ -246,12 +252,16 @@ def _is_number(value: Any) -> bool:
 
 def _is_on_host(value: Tensor) -> bool:
     """Whether NumPy can read ``value`` where it is."""
-    return value.is_cpu and value.ndim == 0 and value.dtype in _NUMPY_DTYPES
+    return value.is_cpu and value.dtype in _NUMPY_DTYPES
 
 
-def _host_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    # What is finite in float64 need not be in float32. MPS has no float64.
-    return torch.float64 if dtype == torch.float64 and device.type != "mps" else torch.float32
+def _host_dtype(dtype: torch.dtype) -> torch.dtype:
+    # What is finite in float64 need not be in float32.
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _wire_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
 
 
 def _has_numbers(output: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -277,7 +287,8 @@ def _no_numbers(output: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _id_on_host(image_id: Any) -> int | str:
-    return int(image_id) if _is_number(image_id) else one_line(str(image_id))
+    is_whole = _is_number(image_id) and math.isfinite(image_id)
+    return int(image_id) if is_whole else one_line(str(image_id))
 
 
 def _image_ids_as_they_are(batch: Any) -> list[Any] | None:

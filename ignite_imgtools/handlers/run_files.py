@@ -128,8 +128,14 @@ def _parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], byte
             record = json.loads(line)
         except ValueError:
             continue
-        if line.endswith(b"\n") and isinstance(record, dict) and isinstance(record.get("iteration", 0), int):
+        if line.endswith(b"\n") and isinstance(record, dict):
             yield record, line
+
+
+def _is_beyond(record: Mapping[str, Any], iteration: int) -> bool:
+    # Lines of others may say nothing of it.
+    written_after = record.get("iteration")
+    return isinstance(written_after, int | float) and written_after > iteration
 
 
 class MetricsFile:
@@ -144,7 +150,7 @@ class MetricsFile:
             return
         content = self.path.read_bytes()
         parsed = _parsed_lines(content.splitlines(keepends=True))
-        kept = b"".join(line for record, line in parsed if record.get("iteration", 0) <= iteration)
+        kept = b"".join(line for record, line in parsed if not _is_beyond(record, iteration))
         if kept != content:
             # These lines are on disk since the checkpoint that the run goes on from, and must stay there.
             with durable_file(self.path) as file:

@@ -100,7 +100,6 @@ class TrainingMeters:
         self._on_epoch = on_epoch
         self._attachments = Attachments()
         self._loaded = False
-        self._run_begins = True
         self._newest_times: deque[tuple[float, float]] = deque(maxlen=window)
         self._start_epoch(0)
 
@@ -115,7 +114,6 @@ class TrainingMeters:
         self._every = every
         follow_epochs(trainer)
         for event, handler in (
-            (Events.STARTED, self._started),
             (Events.EPOCH_STARTED, self._epoch_started),
             (Events.GET_BATCH_STARTED, self._batch_awaited),
             (Events.GET_BATCH_COMPLETED, self._batch_arrived),
@@ -137,16 +135,13 @@ class TrainingMeters:
         self._bank.load_state_dict(state)
         self._loaded = True
 
-    def _started(self) -> None:
-        self._run_begins = True
-
     def _epoch_started(self, trainer: Engine) -> None:
         state: Any = trainer.state
         # Resumed within an epoch, its meters go on from what was loaded.
         done = state.iteration - state.epoch_began_after
         if not (done and self._loaded):
             self._bank.reset()
-        self._loaded = self._run_begins = False
+        self._loaded = False
         self._start_epoch(state.iteration - done)
 
     def _start_epoch(self, iteration: int) -> None:

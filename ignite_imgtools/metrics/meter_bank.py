@@ -49,6 +49,7 @@ class _Segment:
 
     def __init__(self, values: Mapping[str, Any]):
         self.width = len(values)
+        self.has_batch_size = "batch_size" in values
         self.terms = values.terms if isinstance(values, StepTerms) else ()
         # The loss of such values is the sum of their terms.
         in_vector = {"loss", *self.terms} if self.terms else set()
@@ -91,6 +92,8 @@ class _Meter:
         self.newest: list[float] = []
 
     def add(self, values: list[float], weights: list[float], window: int) -> None:
+        if not values:  # no numbers in any step since the last reading
+            return
         products = list(map(mul, values, weights))
         if min(weights) <= 0:
             # A process without images has no loss: what it reports, often nan, has no weight.
@@ -157,6 +160,7 @@ class MeterBank:
         if (
             segment is None
             or len(values) != segment.width
+            or ("batch_size" in values) != segment.has_batch_size
             or terms != segment.terms
             or (segment.passed_over and not segment.has_place_for(values))
         ):

@@ -73,3 +73,28 @@ def _overflow() -> int:
 
 def test_overflows_of_a_loss_scaler_are_tolerated() -> None:
     assert run_processes(_overflow, 2) == [5, 5]
+
+
+def _losses_of_different_types(kinds: tuple[str, str]) -> tuple[int, str]:
+    create = {
+        "number": lambda value: value,
+        "float32": lambda value: torch.tensor(value),
+        "float64": lambda value: torch.tensor(value, dtype=torch.float64),
+        "bfloat16": lambda value: torch.tensor([value], dtype=torch.bfloat16),
+        "int64": lambda value: torch.tensor(0),
+    }[kinds[idist.get_rank()]]
+    trainer = Engine(lambda engine, batch: {"loss": create(math.nan if engine.state.iteration == 3 else 1.0)})
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.run(range(5))
+    return trainer.state.iteration, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("number", "float32"), ("float64", "float32"), ("float32", "bfloat16"), ("int64", "float32")]
+)
+def test_processes_may_have_losses_of_different_types(kinds: tuple[str, str]) -> None:
+    one, other = run_processes(_losses_of_different_types, 2, kinds)
+    assert one == other
+    assert one[0] == 4
+    assert one[1].startswith("iteration 3: the loss is nan; ")

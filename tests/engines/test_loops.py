@@ -9,7 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from ignite_imgtools.engines import create_trainer
+from ignite_imgtools.engines import create_evaluator, create_trainer
 
 _EVENTS = [event for event in Events if event not in (Events.EXCEPTION_RAISED, Events.INTERRUPT)]
 
@@ -84,3 +84,20 @@ def test_messages_are_there_for_who_asks(level: int, caplog: pytest.LogCaptureFi
         engine.run([1, 2])
         told = [record.message for record in caplog.records if "iteration_completed" in record.message.lower()]
         assert len(told) == (2 if level == logging.DEBUG else 0)
+
+
+def test_an_evaluator_that_failed_evaluates_anew() -> None:
+    seen: list[int] = []
+    fails = [True]
+
+    def step(engine: Engine, batch: int) -> None:
+        seen.append(batch)
+        if fails[0] and batch == 1:
+            raise KeyboardInterrupt
+
+    evaluator = create_evaluator(step, torch.nn.Linear(1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.run([0, 1, 2])
+    fails[0] = False
+    assert evaluator.run([0, 1, 2]).iteration == 3
+    assert seen == [0, 1, 0, 1, 2]

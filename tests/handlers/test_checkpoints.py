@@ -247,6 +247,7 @@ def test_content(tmp_path: Path) -> None:
         "epoch": 1,
         "epoch_length": 5,
         "epoch_began_after": 5,
+        "epoch_is_open": False,
         "max_epochs": 1,
         "max_iters": None,
         "user": {"alpha": 0.5},

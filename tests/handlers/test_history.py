@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ignite_imgtools.handlers.history import History, thinned
-from ignite_imgtools.handlers.run_files import read_metrics
+from ignite_imgtools.handlers.run_files import MetricsFile, read_metrics
 
 _RECORDS: list[dict[str, Any]] = [
     {"epoch": 1, "iteration": 5, "lr": 0.1, "train/loss": 9.0},
@@ -44,7 +44,7 @@ def test_what_is_no_number_is_missing(value: Any) -> None:
 
 
 @pytest.mark.parametrize("iteration", ["7", None, 1.5, 2**70])
-def test_a_record_without_its_iteration_is_passed_over(iteration: Any, tmp_path: Path) -> None:
+def test_a_record_without_its_iteration_is_passed_over(iteration: Any) -> None:
     history = History([{"iteration": iteration, "train/loss": 1.0}, {"train/loss": 1.0}])
     assert not history
     assert history.iteration == 0
@@ -63,7 +63,18 @@ def test_a_long_run_takes_a_few_bytes_an_entry() -> None:
 def test_a_file_is_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"iteration": 1}\n[3]\n{"iteration": "2"}\n{"iter\n{"iteration": 3}\n{"iteration": 4}')
-    assert list(read_metrics(path)) == [{"iteration": 1}, {"iteration": 3}]
+    assert list(read_metrics(path)) == [{"iteration": 1}, {"iteration": "2"}, {"iteration": 3}]
+    assert History(read_metrics(path), until=2).iteration == 1
+
+
+def test_lines_of_others_outlive_a_resume(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    lines = [{"iteration": 1}, {"iteration": 2.0, "mine": 3}, {"iteration": "7"}, {"iteration": None}, {"note": "x"}]
+    for record in [*lines, {"iteration": 6}, {"iteration": 6.5}]:
+        file.append(record)
+    file.cut(5)
+    assert list(read_metrics(file.path)) == lines
+    assert History(read_metrics(file.path), until=5).iteration == 1
 
 
 def _slowly_thinned(values: np.ndarray, length: int) -> set[int]:

@@ -179,6 +179,28 @@ def test_nothing_is_read_from_a_tensor_while_all_is_well(no_reads: None, monkeyp
     assert reads.found == []
 
 
+def test_a_norm_that_its_owner_changes_later_was_read_before() -> None:
+    norm = torch.zeros(1)
+
+    def output(iteration: int) -> dict[str, Any]:
+        return {"loss": torch.tensor(1.0), "grad_norm": norm.fill_(math.nan if iteration == 3 else 1.0)}
+
+    trainer = _trainer(output)
+    NonFiniteWatch().attach(trainer)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.state.output["grad_norm"].zero_())
+    with pytest.raises(NonFiniteError, match="iteration 3: the gradient norm is nan"):
+        trainer.run(_batches(5))
+
+
+@pytest.mark.parametrize("image_id", [math.nan, math.inf, "a b", None])
+def test_image_ids_that_are_no_integers_are_told_as_they_are(image_id: Any) -> None:
+    trainer = _trainer(lambda iteration: {"loss": math.nan})
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError, match="image ids") as caught:
+        trainer.run([([], [{"image_id": image_id}])])
+    assert str(image_id) in str(caught.value)
+
+
 # Checkpoints
 
 

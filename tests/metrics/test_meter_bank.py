@@ -391,3 +391,24 @@ def test_any_number_of_names_on_each_process(counts: list[int]) -> None:
     more = counts.index(most)
     expected = {f"loss_{i}": i + 0.5 if i < both else float(i + more) for i in range(most)}
     assert run_processes(_means_of_many, 2, counts) == [expected, expected]
+
+
+@pytest.mark.parametrize("nothing", [None, "text"])
+def test_a_term_without_a_number_in_a_whole_interval_keeps_what_it_had(nothing: Any) -> None:
+    bank = MeterBank()
+    for value in (1.0, 0.5, nothing, nothing):
+        bank.start_interval()
+        bank.append({"loss": torch.tensor(2.0), "accuracy": value})
+        bank.window_statistics()
+    assert bank.means()["accuracy"].total == 0.75
+    assert math.isnan(bank.means()["accuracy"].interval)
+    assert bank.window_statistics()["loss"].avg == 2.0
+
+
+def test_a_term_that_comes_where_the_batch_size_goes_is_metered() -> None:
+    bank = MeterBank()
+    bank.append({"loss": 1.0, "batch_size": 2}, 2)
+    bank.append({"loss": 2.0, "accuracy": 0.5})
+    bank.append({"loss": 3.0, "batch_size": 2}, 2)
+    assert bank.means()["accuracy"].total == 0.5
+    assert bank.means()["loss"].total == (2 + 2 + 6) / 5
