@@ -13,7 +13,7 @@ Attributes of ``trainer.state`` beside ignite's own:
 ``epoch_began_after``
     the iteration after which the current epoch began: not always a multiple of ``epoch_length``, since an epoch may be
     cut short by ``terminate_epoch()``. After an epoch it is where the next one begins; ``None`` while a run has not
-    begun its first one (:func:`follow_epochs`).
+    begun its first one, and its checkpoint does not say (:func:`follow_epochs`).
 ``epoch_is_open``
     whether ``epoch`` has begun and not ended.
 ``evaluations``
@@ -342,12 +342,11 @@ def _forget_epoch(engine: Engine) -> None:
 def _note_epoch(engine: Engine) -> None:
     state: Any = engine.state
     done = 0
-    if state.epoch_began_after is None:
+    if engine._init_iter is not None:
         # Noted by ignite where a terminated run begins an epoch anew, and by a resume within an epoch.
-        if engine._init_iter is not None:
-            done = engine._init_iter
-        elif state.epoch_length:
-            done = state.iteration % state.epoch_length
+        done = engine._init_iter
+    elif state.epoch_began_after is None and state.epoch_length:
+        done = state.iteration % state.epoch_length
     state.epoch_began_after, state.epoch_is_open = state.iteration - done, True
 
 

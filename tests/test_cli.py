@@ -157,8 +157,8 @@ def test_help_tells_the_defaults_of_a_recipe(
     assert left.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "None" not in shown
-    told = f"--epochs N Number of epochs. (default: {kind.FULL['epochs']}; for the built-in set {kind.SMALL['epochs']})"
-    assert told in shown
+    told = f"(default: {kind.FULL['epochs']}; for the built-in set on a CPU {kind.SMALL['epochs']})"
+    assert f"--epochs N Number of epochs. {told}" in shown
     for flag in [*kind.FULL, "log_every", "output_dir"]:
         assert f"--{flag.replace('_', '-')} " in shown
 
@@ -166,8 +166,8 @@ def test_help_tells_the_defaults_of_a_recipe(
 def test_help_tells_values_of_data_alone_and_of_the_built_in_set_alone() -> None:
     config_kind = with_told_defaults(load_recipe("coco_detection").Config, "coco_detection", ["--help"])
     hints = {name: kind.__metadata__[-1] for name, kind in config_kind.__annotations__.items()}
-    assert hints["anchor_sizes"].help_behavior_hint.startswith("(default for the built-in set: 8 11")
-    assert hints["lr_steps"].help_behavior_hint == "(default: 16 22; for the built-in set none)"
+    assert hints["anchor_sizes"].help_behavior_hint.startswith("(default for the built-in set on a CPU: 8 11")
+    assert hints["lr_steps"].help_behavior_hint == "(default: 16 22; for the built-in set on a CPU none)"
     assert hints["fpn"].metavar == "True|False"
     assert hints["head_norm"].metavar == "none|group"
     assert hints["clip_norm"].help_behavior_hint == ""

@@ -60,8 +60,8 @@ def _hint(on_data: Any, on_built_in: Any) -> str:
     if on_data == on_built_in:
         return "" if on_data is None else f"(default: {_text(on_data)})"
     if on_data is None:
-        return f"(default for the built-in set: {_text(on_built_in)})"
-    return f"(default: {_text(on_data)}; for the built-in set {_text(on_built_in)})"
+        return f"(default for the built-in set on a CPU: {_text(on_built_in)})"
+    return f"(default: {_text(on_data)}; for the built-in set on a CPU {_text(on_built_in)})"
 
 
 def _text(value: Any) -> str:

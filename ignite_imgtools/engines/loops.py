@@ -32,17 +32,40 @@ class _Engine(Engine):
         generator = self._internal_run_generator
         if generator is not None and inspect.getgeneratorstate(generator) == inspect.GEN_CLOSED:
             self._internal_run_generator = None
+            self._after_error()
         return super().run(*args, **kwargs)
+
+    def _after_error(self) -> None:
+        # An evaluation is of no use in part: it begins anew, with whatever data it is given.
+        self.state.max_epochs = self.state.max_iters = self.state.epoch_length = None
 
 
 class _Trainer(_Engine):
-    """An Engine that spends nothing, four times in an iteration, on what is seldom asked for.
+    """An Engine that goes on after an error, and spends nothing in an iteration on what is seldom asked for.
 
     ignite composes a message for each event, whatever the level of its logger, and makes a generator to look whether
     the run is to end.
     """
 
     _tells_events = False
+    _failed_in: Any = None
+
+    def _handle_exception(self, e: BaseException) -> None:
+        if self.last_event_name is not Events.EXCEPTION_RAISED:
+            self._failed_in = self.last_event_name
+        super()._handle_exception(e)
+
+    def _after_error(self) -> None:
+        state: Any = self.state
+        if not state.epoch_is_open:
+            return
+        # ignite has counted the epoch, and the step that failed, and would count the former once more.
+        state.iteration -= int(self._failed_in is Events.ITERATION_STARTED)
+        done = state.iteration - state.epoch_began_after
+        if done != state.epoch_length:  # else all its steps were made, and what failed is not done again
+            state.epoch -= 1
+        # Data without a length begin anew.
+        self._init_iter = 0 if state.epoch_length in (None, done) else done
 
     def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
         if event_name is Events.EPOCH_STARTED or event_name is Events.STARTED:

@@ -293,7 +293,8 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     items = {name: (item, state[name]) for name, item in objects.items()}
     items |= {f"resumables/{n}": (item, state["resumables"][n]) for n, item in resumables(trainer).items()}
     before = {name: to_host(state_of(item), HostBuffers(), name) for name, (item, _) in items.items()}
-    attributes = ("iteration", "epoch", "epoch_length", *trainer.state_dict_user_keys)
+    followed = ("epoch_began_after", "epoch_is_open")
+    attributes = ("iteration", "epoch", "epoch_length", *followed, *trainer.state_dict_user_keys)
     position = {key: getattr(trainer.state, key) for key in attributes if hasattr(trainer.state, key)}
     place_in_epoch = trainer._init_iter
 
@@ -327,7 +328,10 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
             done, is_open = 0, False
         trainer._init_iter = done
         # ignite counts an epoch where it begins, and will do so again; it may have been saved before its first step.
-        trainer.state.epoch = saved_position["epoch"] - bool(done > 0 if is_open is None else is_open)
+        is_open = done > 0 if is_open is None else is_open
+        trainer.state.epoch = saved_position["epoch"] - bool(is_open)
+        state_of_run: Any = trainer.state
+        state_of_run.epoch_began_after, state_of_run.epoch_is_open = iteration - done, False
     for key in trainer.state_dict_user_keys:
         setattr(trainer.state, key, saved_position["user"][key])
     return undo

@@ -202,7 +202,8 @@ class Checkpoints:
             self._load()
         elif self._saved_iteration != self.trainer.state.iteration:
             # A run from the beginning comes by the same iterations again.
-            self._saved_iteration = self._saved_epoch_began = None
+            self._saved_iteration = self._saved_epoch_began = self._scored_iteration = None
+            self._due = False
         self._finished_iteration = self.trainer.state.iteration
 
     def _load(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -148,7 +149,7 @@ class NonFiniteWatch:
             torch.distributed.all_reduce(value)
         if _is_on_host(value):
             # Read at once, since its owner may change it, and with less work than a copy of it.
-            return _Pending(window, is_norm, functools.partial(float, value.numpy().item()))
+            return _Pending(window, is_norm, functools.partial(float, value.resolve_neg().numpy().item()))
         mailbox = self._mailbox
         if mailbox is None or not mailbox.takes(value):
             mailbox = self._mailbox = _Mailbox(value)
@@ -287,8 +288,11 @@ def _no_numbers(output: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _id_on_host(image_id: Any) -> int | str:
-    is_whole = _is_number(image_id) and math.isfinite(image_id)
-    return int(image_id) if is_whole else one_line(str(image_id))
+    if _is_number(image_id):
+        with contextlib.suppress(ValueError, OverflowError):  # nan, infinity
+            if (whole := int(image_id)) == image_id:
+                return whole
+    return one_line(str(image_id))
 
 
 def _image_ids_as_they_are(batch: Any) -> list[Any] | None:

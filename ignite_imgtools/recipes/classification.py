@@ -90,7 +90,7 @@ class Config(RunConfig):
     image_size: Annotated[int | None, _Int] = None
     """Side of the square that the model is shown, in pixels."""
     resize: Annotated[int | None, _Int] = None
-    """In evaluation the short side of an image becomes this long before the square is cut out of its middle."""
+    """In evaluation the short side becomes this long, then the square is cut out. Goes with --image-size by default."""
     crop_scale: tuple[float, float] | None = None
     """In training the square shows a part of the image; the part's share of its area lies between these two."""
     hflip: Annotated[float, _Float] = 0.5

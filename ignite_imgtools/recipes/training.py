@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ignite_imgtools import data, distributed, engines, handlers, models
+from ignite_imgtools.handlers.run_folder import NEUTRAL
 from ignite_imgtools.recipes.config import config_to_dict, refused_arguments
 
 __all__ = ["create_train_loader", "create_update", "open_run", "prepare_model", "run_training"]
@@ -22,9 +25,28 @@ def open_run(local_rank: int, config: Any) -> tuple[torch.device, Path]:
     """The device of this process and the run folder, which is now this run's; random numbers are seeded."""
     handlers.show_messages()
     device = config.torch_device(local_rank)
-    folder = handlers.open_run_folder(config.output_dir, config_to_dict(config), resume=config.resume)
+    settings = config_to_dict(config)
+    neutral = {*NEUTRAL, *_that_follow_epochs(config, settings)}
+    folder = handlers.open_run_folder(config.output_dir, settings, resume=config.resume, neutral=neutral)
     distributed.seed_all(config.seed)
     return device, folder
+
+
+def _that_follow_epochs(config: Any, settings: Mapping[str, Any]) -> set[str]:
+    """The flags that are defaults which depend on the number of epochs, here and in the run that the folder holds."""
+    try:
+        known = json.loads((config.output_dir / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return set()
+    if not isinstance(known, dict) or not isinstance(known.get("epochs"), int) or known["epochs"] < 1:
+        return set()
+    if not hasattr(config, "lr_steps"):
+        return set()
+    for run in (settings, known):
+        blank = dataclasses.replace(config, epochs=run["epochs"], lr_steps=None)
+        if list(blank.filled("").lr_steps) != run.get("lr_steps"):
+            return set()
+    return {"lr_steps"}
 
 
 @refused_arguments()

@@ -99,5 +99,5 @@ def test_an_evaluator_that_failed_evaluates_anew() -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluator.run([0, 1, 2])
     fails[0] = False
-    assert evaluator.run([0, 1, 2]).iteration == 3
-    assert seen == [0, 1, 0, 1, 2]
+    assert evaluator.run([0, 1, 2, 3]).iteration == 4
+    assert seen == [0, 1, 0, 1, 2, 3]

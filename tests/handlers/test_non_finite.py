@@ -192,7 +192,7 @@ def test_a_norm_that_its_owner_changes_later_was_read_before() -> None:
         trainer.run(_batches(5))
 
 
-@pytest.mark.parametrize("image_id", [math.nan, math.inf, "a b", None])
+@pytest.mark.parametrize("image_id", [math.nan, math.inf, 1.5, "a b", None])
 def test_image_ids_that_are_no_integers_are_told_as_they_are(image_id: Any) -> None:
     trainer = _trainer(lambda iteration: {"loss": math.nan})
     NonFiniteWatch().attach(trainer)

@@ -114,18 +114,45 @@ def test_a_trainer_that_runs_on_after_a_cut_epoch_has_whole_ones(tmp_path: Path)
     assert run.trainer.state.epoch_began_after == 13
 
 
-def test_a_trainer_that_failed_runs_on_when_it_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("event", "made"),
+    [
+        (Events.EPOCH_STARTED(once=2), 5),
+        (Events.GET_BATCH_STARTED(once=7), 7),  # the iteration is counted later
+        (Events.GET_BATCH_COMPLETED(once=5), 5),
+        (Events.ITERATION_STARTED(once=1), 0),
+        (Events.ITERATION_STARTED(once=8), 7),
+        (Events.ITERATION_COMPLETED(once=8), 8),
+        (Events.ITERATION_COMPLETED(once=5), 5),
+        (Events.EPOCH_COMPLETED(once=1), 5),
+    ],
+)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_trainer_that_failed_goes_on_with_the_step_it_had_not_made(
+    tmp_path: Path, event: Any, made: int, error: type[BaseException]
+) -> None:
     run = _Run(tmp_path)
 
     def fail() -> None:
-        raise RuntimeError("once")
+        if run.trainer.has_event_handler(fail):
+            run.trainer.remove_event_handler(fail, event)
+            raise error
 
-    run.trainer.add_event_handler(Events.ITERATION_STARTED(once=8), fail)
-    with pytest.raises(RuntimeError, match="once"):
-        run.run(3)
-    assert run.trainer.state.epoch_began_after == 5
-    run.run(3)
-    assert run.steps[7:] == [(3, 9), (3, 10)]
+    run.trainer.add_event_handler(event, fail)
+    with pytest.raises(error):
+        run.run()
+    assert run.steps == _WHOLE[:made]
+    assert run.run() == _WHOLE
+    run.checkpoints.wait()
+    assert run.saved_steps() == 10
+
+
+def test_what_a_finished_run_was_resumed_for_does_not_forget_where_its_epoch_ended(tmp_path: Path) -> None:
+    first = _Run(tmp_path / "first")
+    first.cut_first_epoch()
+    first.run(1)
+    _Run(tmp_path / "again", resume=str(first.last)).run(1)
+    assert _Run(tmp_path / "again").run(2) == _CUT[3:]
 
 
 def test_each_of_several_runs_of_one_epoch_is_saved(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from ignite_imgtools.handlers import RunFolderError, close_run_folder
 from ignite_imgtools.recipes import RECIPES, load_recipe
 from ignite_imgtools.recipes.config import proportional_steps
+from ignite_imgtools.recipes.training import open_run
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,24 @@ def test_what_is_filled_stays(recipe: str) -> None:
     assert {flag: getattr(filled, flag) for flag in ("epochs", "lr", "batch_size")} == {
         flag: type(filled).SMALL[flag] for flag in ("epochs", "lr", "batch_size")
     }
+
+
+@pytest.mark.parametrize("recipe", ["hrnet", "deeppose", "faster_rcnn"])
+def test_a_run_may_be_extended_and_keeps_lr_steps_that_were_asked_for(recipe: str, tmp_path: Path) -> None:
+    def open_folder(folder: str, epochs: int, **options: Any) -> None:
+        blank = load_recipe(recipe).Config(
+            data=tmp_path, device="cpu", epochs=epochs, output_dir=tmp_path / folder, **options
+        )
+        open_run(0, blank.filled(recipe))
+        (tmp_path / folder / "metrics.jsonl").touch()
+        close_run_folder(tmp_path / folder)
+
+    open_folder("derived", 30)
+    open_folder("derived", 60)
+    open_folder("derived", 30)
+    with pytest.raises(RunFolderError, match=r"another configuration: lr_steps \[\d+, \d+\] there, \[3\] here"):
+        open_folder("derived", 30, lr_steps=(3,))
+    open_folder("asked", 30, lr_steps=(3,))
+    open_folder("asked", 60, lr_steps=(3,))
+    with pytest.raises(RunFolderError, match=r"another configuration: lr_steps \[3\] there"):
+        open_folder("asked", 60)
