@@ -8,11 +8,13 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ignite_imgtools import __version__
 from ignite_imgtools.cli import main
+from ignite_imgtools.commands import COMMANDS
 from ignite_imgtools.commands.told_defaults import with_told_defaults
 from ignite_imgtools.recipes import RECIPES, load_recipe
 
@@ -174,6 +176,20 @@ def test_help_tells_values_of_data_alone_and_of_the_built_in_set_alone() -> None
     assert config_kind() == config_kind()
     kind = load_recipe("unet").Config
     assert with_told_defaults(kind, "unet", ["--epochs", "3"]) is kind
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_says_that_a_default_is_none(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    takes_recipe = command in ("train", "evaluate", "predict", "find-lr", "import", "export")
+    status: Any
+    try:
+        status = main([command, *(["hrnet"] if takes_recipe else []), "--help"])
+    except SystemExit as left:
+        status = left.code
+    assert status == 0
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert f"usage: ignite-imgtools {command}" in shown
+    assert "None" not in shown
 
 
 def test_help_of_an_evaluation_tells_no_defaults_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:

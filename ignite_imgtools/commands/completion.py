@@ -20,6 +20,13 @@ def main(args: list[str]) -> int:
     """Print the script."""
     import shtab
 
+    if args in (["-h"], ["--help"]):
+        print(
+            f"usage: {PROG} completion {'|'.join(_SHELLS)}\n\n"
+            "Print the script for tab completion. For bash, in the file ~/.bashrc:\n\n"
+            f'    eval "$({PROG} completion bash)"'
+        )
+        return 0
     if len(args) != 1 or args[0] not in _SHELLS:
         raise UsageError(f"completion takes the name of a shell: {', '.join(_SHELLS)}")
     print(shtab.complete(_parser(), shell=args[0]))

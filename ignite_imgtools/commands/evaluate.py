@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
 def _arguments(config_kind: type, default: Any) -> type:
     checkpoint = Annotated[Path, tyro.conf.arg(metavar="PATH", help="Checkpoint file.")]
     help_plots = "Write eval/ and plots/ into this folder. By default into that of the run."
-    plots = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=help_plots, help_behavior_hint="")]
+    plots = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=help_plots)]
     fields: list[Any] = [
         ("checkpoint", checkpoint),
         ("plots", plots, dataclasses.field(default=None)),

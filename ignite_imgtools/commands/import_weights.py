@@ -28,7 +28,7 @@ class Source:
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """Checkpoint file, with weights or with more beside them."""
-    key: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    key: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Under which the weights are in the file, such as model_ema. By default model, state_dict or model_state_dict."""
 
 

@@ -39,6 +39,10 @@ def parse(kind: type, args: Sequence[str], command: str, description: str | None
     """Parse ``args`` into ``kind``; what is wrong with them becomes one line."""
     import tyro  # here, so that help on the commands need not wait for it
 
+    from ignite_imgtools.commands.told_defaults import asks_for_help, without_none
+
+    if asks_for_help(args):
+        kind = without_none(kind)
     stderr = io.StringIO()
     # A terminal is what tyro has colours for; what is no terminal gets none.
     plain = io.StringIO() if os.environ.get("NO_COLOR") else None

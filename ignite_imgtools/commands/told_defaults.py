@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-__all__ = ["asks_for_help", "with_defaults_of_run", "with_told_defaults"]
+__all__ = ["asks_for_help", "with_defaults_of_run", "with_told_defaults", "without_none"]
 
 
 def with_told_defaults(config_kind: type, name: str, args: Sequence[str]) -> type:
@@ -37,12 +37,24 @@ def with_defaults_of_run(config_kind: type, args: Sequence[str]) -> type:
     return _with_hints(config_kind, {field.name: "" for field in dataclasses.fields(config_kind)}, title)
 
 
+def without_none(arguments_kind: type) -> type:
+    """The arguments of a command, with no word in the help on defaults that are ``None`` and told in no other way."""
+    types = get_type_hints(arguments_kind, include_extras=True)
+    silent = {
+        field.name: ""
+        for field in dataclasses.fields(arguments_kind)
+        if field.default is None
+        and all(getattr(part, "help_behavior_hint", None) is None for part in get_args(types[field.name])[1:])
+    }
+    return _with_hints(arguments_kind, silent, arguments_kind.__doc__) if silent else arguments_kind
+
+
 def asks_for_help(args: Sequence[str]) -> bool:
     """Whether the arguments of a command ask for its help."""
     return "-h" in args or "--help" in args
 
 
-def _with_hints(config_kind: type, hints: Mapping[str, str], doc: str | None) -> type:
+def _with_hints(config_kind: Any, hints: Mapping[str, str], doc: str | None) -> type:
     types = get_type_hints(config_kind, include_extras=True)
     annotations: dict[str, Any] = {}
     for flag, hint in hints.items():
@@ -53,7 +65,8 @@ def _with_hints(config_kind: type, hints: Mapping[str, str], doc: str | None) ->
     # Fields of a base class keep their order and their help.
     fields = {field.name: field.default for field in dataclasses.fields(config_kind) if field.name in hints}
     members = {"__annotations__": annotations, "__doc__": doc, **fields}
-    return dataclasses.dataclass(frozen=True, kw_only=True)(type("Config", (config_kind,), members))
+    is_frozen = config_kind.__dataclass_params__.frozen
+    return dataclasses.dataclass(frozen=is_frozen, kw_only=True)(type(config_kind.__name__, (config_kind,), members))
 
 
 def _hint(on_data: Any, on_built_in: Any) -> str:
