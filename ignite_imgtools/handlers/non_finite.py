@@ -149,7 +149,7 @@ class NonFiniteWatch:
             torch.distributed.all_reduce(value)
         if _is_on_host(value):
             # Read at once, since its owner may change it, and with less work than a copy of it.
-            return _Pending(window, is_norm, functools.partial(float, value.resolve_neg().numpy().item()))
+            return _Pending(window, is_norm, functools.partial(float, value.numpy().item()))
         mailbox = self._mailbox
         if mailbox is None or not mailbox.takes(value):
             mailbox = self._mailbox = _Mailbox(value)
@@ -253,7 +253,7 @@ def _is_number(value: Any) -> bool:
 
 def _is_on_host(value: Tensor) -> bool:
     """Whether NumPy can read ``value`` where it is."""
-    return value.is_cpu and value.dtype in _NUMPY_DTYPES
+    return value.is_cpu and value.dtype in _NUMPY_DTYPES and not value.is_neg()
 
 
 def _host_dtype(dtype: torch.dtype) -> torch.dtype:

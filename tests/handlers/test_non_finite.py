@@ -192,6 +192,15 @@ def test_a_norm_that_its_owner_changes_later_was_read_before() -> None:
         trainer.run(_batches(5))
 
 
+def test_a_loss_that_numpy_cannot_read_is_looked_at() -> None:
+    loss = torch.tensor(complex(1, math.nan)).conj().imag
+    assert loss.is_neg()
+    trainer = _trainer(lambda iteration: {"loss": loss})
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError, match="the loss is nan"):
+        trainer.run(_batches(2))
+
+
 @pytest.mark.parametrize("image_id", [math.nan, math.inf, 1.5, "a b", None])
 def test_image_ids_that_are_no_integers_are_told_as_they_are(image_id: Any) -> None:
     trainer = _trainer(lambda iteration: {"loss": math.nan})
