@@ -17,7 +17,7 @@ _LARGEST = 2**63
 class History:
     """Numbers by name over the iterations: losses, learning rates and metrics.
 
-    They lie in arrays of 16 bytes an entry; records as dicts would take twenty times as much, and leave the memory of
+    They lie in arrays of 16 bytes an entry; records as dicts take eight times as much, and leave the memory of
     a process in pieces.
 
     Args:
