@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import multiprocessing
 import os
 import signal
@@ -26,6 +24,7 @@ from ignite_imgtools.data.keyed_dataset import KeyedDataset, LoadFailure
 from ignite_imgtools.data.samplers import EvalSampler, GroupedBatchSampler
 from ignite_imgtools.distributed import keyed_seed
 from ignite_imgtools.formats import DataError, DetectionBatch
+from ignite_imgtools.free_memory import give_back_free_memory
 
 __all__ = ["SampleLoader", "collate_detection", "create_loader"]
 
@@ -84,8 +83,8 @@ class SampleLoader(DataLoader[Any]):
         # A fork shares the pages of this process until they are written. Those of freed tensors are, soon and here,
         # and the worker would then hold a copy of each to its end. So they go back to the system before.
         context = self.multiprocessing_context or multiprocessing
-        if context.get_start_method() == "fork" and (malloc_trim := _malloc_trim()) is not None:
-            malloc_trim(0)
+        if context.get_start_method() == "fork":
+            give_back_free_memory()
 
     def skipped_samples(self) -> int:
         """How many times this process left out a bad sample so far, each epoch counted."""
@@ -349,15 +348,6 @@ def _kill(workers: Sequence[Any]) -> None:
             # In here torch's handler of SIGCHLD raises that a worker was killed.
             with contextlib.suppress(RuntimeError):
                 worker.join()
-
-
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    # glibc has it; musl, macOS and Windows have not.
-    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim.argtypes = [ctypes.c_size_t]
-    return trim
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import TrainerEvents, register_trainer_events
+from ignite_imgtools.free_memory import collect_cycles, give_back_free_memory
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.console import Console
 from ignite_imgtools.progress import Wait
@@ -57,6 +58,9 @@ def evaluate_on_epoch(
         state.evaluated = name
         evaluated_after = state.iteration
         trainer.fire_event(TrainerEvents.EVALUATION_COMPLETED)
+        # An evaluation leaves more behind than any other part of a training, and in smaller pieces.
+        collect_cycles()
+        give_back_free_memory()
 
     def started() -> None:
         nonlocal evaluated_after
