@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -62,21 +63,60 @@ def seed_step(seed: int, iteration: int) -> None:
     Nothing that torch draws then depends on what was drawn before, so a resumed run draws what the uninterrupted one
     would have. ``random`` and ``numpy.random`` are slower to seed: they are seeded in iteration 1 and go on from
     there, and checkpoints hold where they are (:class:`HostGenerators`).
+
+    Which process this is, and whether there is CUDA at all, is looked up where an epoch of a trainer of
+    :mod:`ignite_imgtools.engines` begins; the rank also wherever ``iteration`` is not the one after that of the call
+    before.
     """
-    key = _mixed(_state_of_rank(seed, _rank()), iteration) >> 1
+    global _newest
+    newest = _newest
+    if newest is None or newest.seed != seed or newest.iteration + 1 != iteration:
+        newest = _Seeded(seed, iteration, _state_of_rank(seed), _has_cuda())
+    newest.iteration = iteration
+    _newest = newest
+    key = _mixed(newest.state, iteration) >> 1
     if iteration == 1:
         seed_all(key)
-    else:
+    elif newest.has_cuda:
         _seed_torch(key)
+    else:
+        torch.default_generator.manual_seed(key)
 
 
-@functools.lru_cache(maxsize=16)
-def _state_of_rank(seed: int, rank: int) -> int:
-    return functools.reduce(_mixed, (seed, _STEPS, rank), 0)
+class _Seeded:
+    """What the newest call of :func:`seed_step` knew; to look it up again takes longer than all else that it does."""
+
+    __slots__ = ("has_cuda", "iteration", "seed", "state")
+
+    def __init__(self, seed: int, iteration: int, state: int, has_cuda: bool):
+        self.seed, self.iteration, self.state, self.has_cuda = seed, iteration, state, has_cuda
+
+
+_newest: _Seeded | None = None
+
+
+def look_up_again() -> None:
+    """Let :func:`seed_step` look up in its next call which process this is, and whether there is CUDA."""
+    global _newest
+    _newest = None
+    _has_cuda.cache_clear()
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    return torch.cuda.device_count() > 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=look_up_again)
+
+
+def _state_of_rank(seed: int) -> int:
+    return functools.reduce(_mixed, (seed, _STEPS, _rank()), 0)
 
 
 def _rank() -> int:
-    # idist.get_rank() looks at all that could have started processes, which takes as long as all else of a step's seed.
+    # idist.get_rank() looks at all that could have started processes, which takes a hundred times as long.
     return torch.distributed.get_rank() if _HAS_PROCESSES and torch.distributed.is_initialized() else 0
 
 

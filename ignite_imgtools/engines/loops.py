@@ -15,7 +15,7 @@ from ignite.metrics import Metric
 from torch import nn
 
 from ignite_imgtools.distributed import broadcast_buffers, unwrap_model
-from ignite_imgtools.distributed.seeds import HostGenerators
+from ignite_imgtools.distributed.seeds import HostGenerators, look_up_again
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.formats import follow_epochs, register_resumable, register_trainer_events, resumables
@@ -104,6 +104,7 @@ def create_trainer(step: Step, model: nn.Module, update: GradientUpdate | None =
     # The first handler of STARTED: a later one resumes, and the sampler must be there to be resumed.
     trainer.add_event_handler(Events.STARTED, _attach_sampler)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
+    trainer.add_event_handler(Events.EPOCH_STARTED, look_up_again)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: _restore(trainer, generators))
     return trainer
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import random
+import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +166,59 @@ def test_steps_draw_by_seed_iteration_and_rank_alone() -> None:
     first, again = run_processes(_draw, 2), run_processes(_draw, 2)
     assert first == again
     assert all(a != b for a, b in zip(*first, strict=True))
+
+
+def _draw_before_and_after_joining(address: str) -> list[list[float]]:
+    """What iterations 5 to 8 draw where a process group comes into being, or a fork, after each."""
+
+    def draw(iteration: int) -> float:
+        distributed.seed_step(3, iteration)
+        return torch.rand(1).item()
+
+    rank = int(os.environ["RANK"])
+    drawn = [[draw(5)]]
+    torch.distributed.init_process_group("gloo", f"file://{address}", rank=rank, world_size=2)
+    trainer = engines.create_trainer(lambda engine, batch: draw(6 + engine.state.iteration - 1), nn.Linear(1, 1))
+    trainer.run([0], max_epochs=1)
+    drawn.append([trainer.state.output])
+    torch.distributed.destroy_process_group()
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.write(write, struct.pack("d", draw(7)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    drawn.append(list(struct.unpack("d", os.read(read, 8))))
+    return drawn
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_rank_of_a_step_is_that_of_now(tmp_path: Path) -> None:
+    program = """
+import os, sys, torch
+sys.path.insert(0, sys.argv[1])
+from tests.distributed.test_distributed import _draw_before_and_after_joining
+print(_draw_before_and_after_joining(sys.argv[2]))
+"""
+    processes = []
+    for rank in range(2):
+        command = [sys.executable, "-c", program, str(Path(__file__).parents[2]), str(tmp_path / "group")]
+        environment = os.environ | {"RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+    first, second = (ast.literal_eval(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes)
+    assert first[0] == second[0]  # each by itself was rank 0
+    assert first[1] != second[1]
+    assert first[2] == second[2]
+
+
+def test_steps_in_turns_draw_as_by_themselves() -> None:
+    def draw(seed: int, iteration: int) -> float:
+        distributed.seed_step(seed, iteration)
+        return torch.rand(1).item()
+
+    alone = {(seed, iteration): draw(seed, iteration) for seed in (0, 1) for iteration in (1, 2, 3, 7)}
+    assert len(set(alone.values())) == len(alone)
+    for order in (sorted(alone, key=lambda key: key[1]), sorted(alone, reverse=True)):
+        assert {key: draw(*key) for key in order} == alone
 
 
 def _draw_with_and_without_a_stop(folder: str, stop: int) -> tuple[list[Any], list[Any]]:
