@@ -181,6 +181,7 @@ def _draw_before_and_after_joining(address: str) -> list[list[float]]:
     trainer = engines.create_trainer(lambda engine, batch: draw(6 + engine.state.iteration - 1), nn.Linear(1, 1))
     trainer.run([0], max_epochs=1)
     drawn.append([trainer.state.output])
+    torch.distributed.barrier()  # nobody leaves while others still connect
     torch.distributed.destroy_process_group()
     read, write = os.pipe()
     if not (child := os.fork()):
