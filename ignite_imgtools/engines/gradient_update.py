@@ -268,7 +268,7 @@ def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [grad for group in optimizer.param_groups for p in group["params"] if (grad := p.grad) is not None]
 
 
 def _by_device(tensors: list[Tensor]) -> dict[torch.device, list[Tensor]]:
