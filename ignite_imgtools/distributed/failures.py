@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ import ignite.distributed as idist
 import torch
 
 from ignite_imgtools.distributed.attempts import new_token
+from ignite_imgtools.formats import one_line
 from ignite_imgtools.process_end import end_soon
 
 __all__ = ["STUCK_AFTER", "ProcessFailure", "failure_of", "watch_processes"]
@@ -29,6 +31,8 @@ STUCK_AFTER = 1800.0
 
 FAILURE_FILE = "IGNITE_IMGTOOLS_FAILURE_FILE"
 """Environment variable: where the first of the processes that :func:`launch` has started says why it failed."""
+
+_logger = logging.getLogger(__name__)
 
 _INTERVAL = 0.25
 # What a process that has failed gets to clean up, before it is ended; all are to be gone within ten seconds.
@@ -230,16 +234,26 @@ class _Watch:
             turns += 1
             try:
                 self._look(turns)
-            except Exception:  # of the store, whatever its kind: it has gone
+            except Exception as error:
                 if 0 in self._done or self._ended.wait(2 * _INTERVAL):
                     return
-                if self._told is None:
-                    self._claim(ProcessFailure(0, "", "it has ended without a word, or the launcher has"))
+                self._look_again(turns, _in_a_line(error))
             if self._told is None or time.monotonic() - self._told_at <= self._patience(self._told):
                 continue
             # One that has an error of its own may be at work on it; one that has not heard by now will not hear.
             if self._reported is None or self._still() > self._patience(self._told):
                 self._end()
+
+    def _look_again(self, turns: int, failed: str) -> None:
+        """Look after a look that an error has ended: one alone is no reason to end a training."""
+        try:
+            self._look(turns)
+            _logger.warning("rank %d could not look after the other processes once: %s", self._rank, failed)
+        except Exception as error:  # of the store, whatever its kind: it has gone
+            if self._told is None:
+                reason = f"it has ended without a word, or the launcher has ({_in_a_line(error)})"
+                trace = "".join(traceback.format_exception(error))
+                self._claim(ProcessFailure(0, "", reason, trace))
 
     def _until_next_look(self) -> float:
         left = self.stuck_after - (time.monotonic() - self._progress[1])
@@ -352,6 +366,10 @@ def _write(text: str) -> None:
 
 def _name(error: BaseException) -> str:
     return type(error).__name__
+
+
+def _in_a_line(error: BaseException) -> str:
+    return f"{_name(error)}: {one_line(str(error))}"
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -95,3 +97,54 @@ def test_the_thread_of_the_watch_ends_with_it(watch: failures._Watch) -> None:
     watch._thread.start()
     watch.stop()
     assert not watch._thread.is_alive()
+
+
+class BreakingStore:
+    """Hands on what it is asked, but for some of the questions whether something is there."""
+
+    def __init__(self, store: Any, breaks: Callable[[int], bool]):
+        self._store, self._breaks, self.checks = store, breaks, 0
+
+    def check(self, keys: list[str]) -> bool:
+        self.checks += 1
+        if self._breaks(self.checks):
+            raise torch.distributed.DistNetworkError("reset by\npeer")
+        return self._store.check(keys)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_look_that_fails_once_ends_nothing(
+    watch: failures._Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "_end", lambda: pytest.fail(f"ended: {watch._told}"))
+    watch._world_size = 1
+    watch._look(4)  # finds the others, by a question for each
+    # A look has two such questions or three, so that no two looks in a row are broken.
+    watch._store = store = BreakingStore(watch._store, lambda check: check % 10 == 0)  # type: ignore[assignment]
+    watch._thread.start()
+    deadline = time.monotonic() + 30
+    while store.checks < 100 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert store.checks >= 100
+    assert watch._told is None
+    watch.stop()
+    told = {record.getMessage() for record in caplog.records}
+    assert told == {"rank 0 could not look after the other processes once: DistNetworkError: reset by peer"}
+
+
+def test_a_store_that_is_gone_ends_the_process_and_says_how(
+    watch: failures._Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(failures, "_SECONDS_TO_END", 0.05)
+    monkeypatch.setattr(watch, "_end", ended.set)
+    watch._store = BreakingStore(watch._store, lambda check: check > 10)  # type: ignore[assignment]
+    watch._thread.start()
+    assert ended.wait(30)
+    watch._ended.set()
+    watch._thread.join()
+    assert watch._told is not None
+    reason = "it has ended without a word, or the launcher has (DistNetworkError: reset by peer)"
+    assert (watch._told.rank, watch._told.kind, watch._told.reason) == (0, "", reason)
