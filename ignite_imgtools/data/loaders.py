@@ -67,6 +67,9 @@ class SampleLoader(DataLoader[Any]):
             DataError: a sample is bad, and bad samples are not to be skipped.
             RuntimeError: a worker died, or took longer than ``timeout`` for a batch; names what it was loading.
         """
+        kept: Any = self._iterator
+        if kept is not None and any(map(_has_ended, getattr(kept, "_workers", ()))):
+            self._end_workers(kept)  # one was killed while nobody waited for a batch
         if self.num_workers and not (self.persistent_workers and self._iterator is not None):
             self._spare_forks()
         # The iterator is made now, as DataLoader does, and with it the place in the sampler is taken.
@@ -348,6 +351,10 @@ def _kill(workers: Sequence[Any]) -> None:
             # In here torch's handler of SIGCHLD raises that a worker was killed.
             with contextlib.suppress(RuntimeError):
                 worker.join()
+
+
+def _has_ended(worker: Any) -> bool:
+    return worker._parent_pid == os.getpid() and not worker.is_alive()  # only a parent may ask
 
 
 def _plain(value: Any) -> Any:

@@ -137,6 +137,17 @@ def failure_of(error: BaseException) -> BaseException | None:
     return watch.report(error)
 
 
+def begin_again() -> None:
+    """Where an error of their own has ended the work of all processes, and they go on; call it on all of them.
+
+    Raises:
+        ProcessFailure: this process has ended its work because another one had failed.
+    """
+    watch = _watch
+    if watch is not None and watch.process == os.getpid():
+        watch.begin_again()
+
+
 _watch: _Watch | None = None
 
 
@@ -145,19 +156,23 @@ class _Watch:
         self.stuck_after = stuck_after
         self.process = os.getpid()
         self._rank, self._world_size = idist.get_rank(), idist.get_world_size()
+        self._main = threading.main_thread().ident
+        self._host = f"host/{socket.gethostname()}"
         store = torch.distributed.distributed_c10d._get_default_store()
         # A connection of its own: the main thread may hold the other one while it waits.
-        store = store.clone() if hasattr(store, "clone") else store
+        self._whole_store = store.clone() if hasattr(store, "clone") else store
+        self._renew()
+
+    def _renew(self) -> None:
         # What an earlier one has told is over, be it of processes that a launcher has started again.
-        self._store = torch.distributed.distributed_c10d.PrefixStore(f"ignite_imgtools/watch/{new_token()}", store)
-        self._main = threading.main_thread().ident
+        prefix = f"ignite_imgtools/watch/{new_token()}"
+        self._store = torch.distributed.distributed_c10d.PrefixStore(prefix, self._whole_store)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
         self._reported: tuple[BaseException, BaseException] | None = None
         self._told: ProcessFailure | None = None
         self._told_at = 0.0
         self._progress: tuple[int, float] = (0, time.monotonic())
-        self._host = f"host/{socket.gethostname()}"
         self._here: dict[int, int] = {}  # process ids on this machine, by rank
         self._done: set[int] = set()
 
@@ -182,6 +197,17 @@ class _Watch:
         # A thread that comes back from the store while the interpreter is taken down aborts the process ("terminate
         # called without an active exception"), and a finished run has failed.
         self._thread.join(_SECONDS_TO_END)
+
+    def begin_again(self) -> None:
+        if self._reported is None:
+            return
+        error, instead = self._reported
+        if instead is not error:
+            raise instead
+        self._ended.set()
+        self._thread.join(_SECONDS_TO_END)
+        self._renew()
+        self.start()
 
     def report(self, error: BaseException) -> BaseException:
         """Tell the others, unless one of them has failed before; the error to go on with."""

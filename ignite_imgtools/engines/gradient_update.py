@@ -151,11 +151,15 @@ class GradientUpdate:
         return output
 
     def _accumulate_gradients(self, forward: Callable[[], Any]) -> dict[str, Tensor]:
-        if self._autocast is None:
-            terms = forward()
-        else:
-            with self._autocast:
+        try:
+            if self._autocast is None:
                 terms = forward()
+            else:
+                with self._autocast:
+                    terms = forward()
+        except BaseException:
+            self._go_back()
+            raise
         loss, gradient, output = _join(terms)
         if self._window_size > 1:
             loss = loss / self._window_size
@@ -167,10 +171,19 @@ class GradientUpdate:
         if self._window_left == 0 or self._window_next != (state.epoch, state.iteration):
             if self._dirty:  # a window that was never finished
                 _drop_gradients(self.optimizer)
+                if self.scaler is not None:  # a step that was broken off may have unscaled them
+                    self.scaler._per_optimizer_states.pop(id(self.optimizer), None)
             self._window_size = self._window_left = self._size_of_window(state)
         self._window_left -= 1
         self._window_next = (state.epoch, state.iteration + 1)
         return self._window_left == 0
+
+    def _go_back(self) -> None:
+        """Let the window go on with the iteration that failed, which may be done again: its gradients are as before."""
+        epoch, following = self._window_next
+        left = self._window_left + 1
+        # One that has just begun begins anew.
+        self._window_left, self._window_next = left % self._window_size, (epoch, following - 1)
 
     def _size_of_window(self, state: Any) -> int:
         if self.accumulate == 1:

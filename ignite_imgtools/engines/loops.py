@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -25,14 +24,26 @@ __all__ = ["create_evaluator", "create_trainer", "evaluation_mode", "model_devic
 Step = Callable[[Engine, Any], Any]
 
 
+_ITERATION_STARTED, _ITERATION_COMPLETED = Events.ITERATION_STARTED, Events.ITERATION_COMPLETED
+_STARTED, _EPOCH_STARTED = Events.STARTED, Events.EPOCH_STARTED
+
+
 class _Engine(Engine):
     """An Engine that runs again after an error has ended a run; ignite's would do nothing, and return ``None``."""
 
+    _failed_at: tuple[int, int] | None = None
+
+    def _handle_exception(self, e: BaseException) -> None:
+        self._failed_at = (self.state.epoch, self.state.iteration)
+        super()._handle_exception(e)
+
     def run(self, *args: Any, **kwargs: Any) -> State:
-        generator = self._internal_run_generator
-        if generator is not None and inspect.getgeneratorstate(generator) == inspect.GEN_CLOSED:
+        failed_at, self._failed_at = self._failed_at, None
+        if failed_at is not None:
             self._internal_run_generator = None
-            self._after_error()
+            # Whoever has set another place since then says by that where to go on.
+            if failed_at == (self.state.epoch, self.state.iteration):
+                self._after_error()
         return super().run(*args, **kwargs)
 
     def _after_error(self) -> None:
@@ -48,19 +59,16 @@ class _Trainer(_Engine):
     """
 
     _tells_events = False
-    _failed_in: Any = None
-
-    def _handle_exception(self, e: BaseException) -> None:
-        if self.last_event_name is not Events.EXCEPTION_RAISED:
-            self._failed_in = self.last_event_name
-        super()._handle_exception(e)
+    _in_step = False  # an iteration that is counted has not completed
 
     def _after_error(self) -> None:
         state: Any = self.state
         if not state.epoch_is_open:
             return
         # ignite has counted the epoch, and the step that failed, and would count the former once more.
-        state.iteration -= int(self._failed_in is Events.ITERATION_STARTED)
+        state.iteration -= int(self._in_step)
+        if self.should_terminate:  # ignite begins another epoch then
+            return
         done = state.iteration - state.epoch_began_after
         if done != state.epoch_length:  # else all its steps were made, and what failed is not done again
             state.epoch -= 1
@@ -68,7 +76,11 @@ class _Trainer(_Engine):
         self._init_iter = 0 if state.epoch_length in (None, done) else done
 
     def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
-        if event_name is Events.EPOCH_STARTED or event_name is Events.STARTED:
+        if event_name is _ITERATION_STARTED:
+            self._in_step = True
+        elif event_name is _ITERATION_COMPLETED:
+            self._in_step = False
+        elif event_name is _EPOCH_STARTED or event_name is _STARTED:
             self._tells_events = self.logger.isEnabledFor(logging.DEBUG)
         if event_kwargs or self._tells_events:
             super()._fire_event(event_name, *event_args, **event_kwargs)
@@ -157,13 +169,16 @@ def _restore(trainer: Engine, generators: HostGenerators) -> None:
         generators.restore()
         return
 
+    # A run without data has no batches to get.
+    event = _ITERATION_STARTED if state.dataloader is None else Events.GET_BATCH_STARTED
+
     def before_the_batch() -> None:
         generators.restore()
-        trainer.remove_event_handler(before_the_batch, Events.GET_BATCH_STARTED)
+        trainer.remove_event_handler(before_the_batch, event)
 
-    trainer.add_event_handler(Events.GET_BATCH_STARTED, before_the_batch)
-    known = trainer._event_handlers[Events.GET_BATCH_STARTED]
-    trainer._event_handlers[Events.GET_BATCH_STARTED] = known[-1:] + known[:-1]  # before others that draw
+    trainer.add_event_handler(event, before_the_batch)
+    known = trainer._event_handlers[event]
+    trainer._event_handlers[event] = known[-1:] + known[:-1]  # before others that draw
 
 
 def _attach_sampler(trainer: Engine) -> None:

@@ -309,10 +309,12 @@ def load_state(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, 
     for name, (item, saved) in items.items():
         try:
             load_item(item, saved)
-        except Exception as error:
+        except BaseException as error:
             undo(loaded)
             with contextlib.suppress(Exception):  # it may be half loaded, or refuse whatever it is given
                 load_item(item, before[name])
+            if not isinstance(error, Exception):  # an interrupt
+                raise
             raise CheckpointError(f"{name}: {' '.join(str(error).split())}") from error
         loaded.append(name)
     saved_position = state["trainer"]

@@ -198,8 +198,8 @@ class Checkpoints:
     def _on_started(self) -> None:
         self._take_last_places()
         if not self._started:
-            self._started = True
             self._load()
+            self._started = True  # only now: a resume that was refused or broken off is tried again by the next run
         elif self._saved_iteration != self.trainer.state.iteration:
             # A run from the beginning comes by the same iterations again.
             self._saved_iteration = self._saved_epoch_began = self._scored_iteration = None

@@ -98,7 +98,10 @@ class NonFiniteWatch:
         ]
 
     def _on_started(self, trainer: Engine) -> None:
+        pending = self._pending
         self._window, self._pending = [], None
+        if pending is not None and pending.window[-1].iteration == trainer.state.iteration:
+            self._check(pending)  # of the step before an error, after which this run goes on
         for event, handler in self._handlers():
             if event != Events.STARTED:
                 move_to_front(trainer, event, handler)

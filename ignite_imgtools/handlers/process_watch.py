@@ -9,6 +9,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import all_gather_strings, watch_processes
+from ignite_imgtools.distributed.failures import begin_again
 from ignite_imgtools.handlers.engine_handlers import attach_error_guard
 
 __all__ = ["attach_process_watch"]
@@ -26,7 +27,8 @@ def attach_process_watch(trainer: Engine, stuck_after: float | None = None) -> N
 
     Raises:
         ValueError: by ``trainer.run``, on all processes: they have different numbers of batches or epochs.
-        ProcessFailure: by ``trainer.run``: another process has failed first.
+        ProcessFailure: by ``trainer.run``: another process has failed first; whoever runs again nonetheless is told so
+            again. After an error that was raised on all of them all may run again.
     """
     state: Any = trainer.state
     watch = getattr(state, "process_watch", None)
@@ -46,6 +48,7 @@ class _ProcessWatch:
         self._under_watch = contextlib.ExitStack()
 
     def start(self, trainer: Engine) -> None:
+        begin_again()
         self._under_watch.enter_context(watch_processes(self.stuck_after))
         _refuse_unequal_lengths(trainer)
 

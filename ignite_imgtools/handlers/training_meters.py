@@ -100,6 +100,7 @@ class TrainingMeters:
         self._on_epoch = on_epoch
         self._attachments = Attachments()
         self._loaded = False
+        self._metered: tuple[int | None, int] | None = None
         self._newest_times: deque[tuple[float, float]] = deque(maxlen=window)
         self._start_epoch(0)
 
@@ -137,9 +138,9 @@ class TrainingMeters:
 
     def _epoch_started(self, trainer: Engine) -> None:
         state: Any = trainer.state
-        # Resumed within an epoch, its meters go on from what was loaded.
+        # Resumed within an epoch, its meters go on from what was loaded; after an error, from what they hold.
         done = state.iteration - state.epoch_began_after
-        if not (done and self._loaded):
+        if not (done and (self._loaded or self._metered == (state.epoch_began_after, state.iteration))):
             self._bank.reset()
         self._loaded = False
         self._start_epoch(state.iteration - done)
@@ -170,6 +171,7 @@ class TrainingMeters:
         self._seconds.append(now - self._mark)
         self._seconds_waited.append(self._waited)
         self._mark = now
+        self._metered = self._epoch_began_after, state.iteration
 
         position = state.iteration - self._epoch_began_after
         if position % self._every == 0 or position == state.epoch_length:
