@@ -42,7 +42,16 @@ def collate_detection(samples: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> De
 
     Returns:
         ``(images, targets)``, tv_tensors made plain tensors; ``([], [])`` for no samples.
+
+    Raises:
+        TypeError: the samples are of another task.
     """
+    for sample in samples:
+        if not (isinstance(sample, Sequence) and len(sample) == 2 and isinstance(sample[1], Mapping)):
+            raise TypeError(
+                f"collate_detection needs samples (image, target) with a dict as target, got {_kind(sample)}: give "
+                "create_loader the collate_fn of the task, for one tensor each torch.utils.data.default_collate"
+            )
     images = [_plain(image) for image, _ in samples]
     targets = [{key: _plain(value) for key, value in target.items()} for _, target in samples]
     return images, targets  # type: ignore[return-value]  # a TypedDict cannot be made key by key
@@ -351,6 +360,12 @@ def _kill(workers: Sequence[Any]) -> None:
             # In here torch's handler of SIGCHLD raises that a worker was killed.
             with contextlib.suppress(RuntimeError):
                 worker.join()
+
+
+def _kind(sample: Any) -> str:
+    if isinstance(sample, tuple | list):
+        return f"({', '.join(type(part).__name__ for part in sample)})"
+    return f"a {type(sample).__name__}"
 
 
 def _has_ended(worker: Any) -> bool:

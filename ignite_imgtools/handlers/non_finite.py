@@ -16,7 +16,13 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from ignite_imgtools.distributed import all_gather_strings
-from ignite_imgtools.formats import NonFiniteError, StepTerms, one_line
+from ignite_imgtools.formats import (
+    NonFiniteError,
+    StepTerms,
+    TrainerEvents,
+    one_line,
+    register_trainer_events,
+)
 from ignite_imgtools.handlers.engine_handlers import move_to_front, remove_handler
 
 __all__ = ["NonFiniteWatch"]
@@ -30,6 +36,9 @@ class NonFiniteWatch:
     What is looked at is ``output["grad_norm"]`` of the training step, which is equal on all processes once gradients
     are reduced, so that all of them raise after the same iteration. A step without one is judged by its ``"loss"``;
     with several processes those are summed first, a collective an iteration.
+
+    A loss can be not finite where its gradient is, as the mean over nothing. It is looked at where a MetricLogger
+    writes a line: there its mean over the iterations since the line before is known.
 
     With ``"loss_scale"`` in the output, norms that are not finite while all losses are finite are overflows, which
     the scaler answers by a skipped step and a lower scale; only a long row of them is an error.
@@ -64,6 +73,7 @@ class NonFiniteWatch:
             known.detach()
         self._trainer = trainer
         state.non_finite_watch = self
+        register_trainer_events(trainer)
         for event, handler in self._handlers():
             trainer.add_event_handler(event, handler)
 
@@ -87,11 +97,12 @@ class NonFiniteWatch:
         if pending is not None:
             self._check(pending)
 
-    def _handlers(self) -> list[tuple[Events, Any]]:
+    def _handlers(self) -> list[tuple[Any, Any]]:
         return [
             (Events.STARTED, self._on_started),
             (Events.EPOCH_STARTED, self._on_epoch_started),
             (Events.ITERATION_COMPLETED, self._on_iteration_completed),
+            (TrainerEvents.METRICS_LOGGED, self._on_logged),
             (Events.EPOCH_COMPLETED, self.flush),
             (Events.TERMINATE, self.flush),
             (Events.COMPLETED, self.flush),
@@ -131,6 +142,19 @@ class NonFiniteWatch:
         before, self._pending = self._pending, self._start(value, is_norm)
         if before is not None:
             self._check(before)
+
+    def _on_logged(self, trainer: Engine) -> None:
+        state: Any = trainer.state
+        terms: dict[str, float] = state.logged["metrics"]
+        # Equal on all processes. With a loss scale a step that overflowed was skipped.
+        if math.isfinite(terms.get("loss", 0.0)) or "loss_scale" in terms:
+            return
+        self.flush()  # knows more, if the gradient is not finite either
+        told = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
+        raise NonFiniteError(
+            f"iteration {state.iteration}: the mean of the loss since the log's line before is {terms['loss']}, its "
+            f"gradient is finite: {told}; look at the term that is not finite (a mean over nothing, say)"
+        )
 
     def _start(self, value: Any, is_norm: bool) -> _Pending | None:
         window, self._window = self._window, []

@@ -12,8 +12,9 @@ on, at its step, on the schedule it is now given.
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -111,7 +112,7 @@ def warmup_cosine(
     warmup_steps: int = 0,
     start_factor: float = 1e-3,
 ) -> LambdaLR:
-    """Warm up, then half a cosine over the rest of ``total_steps``.
+    """Warm up, then half a cosine over the rest of ``total_steps``; warns where it is stepped beyond, at a rate of 0.
 
     Raises:
         ValueError: a length or factor is out of range.
@@ -124,7 +125,7 @@ def warmup_cosine(
             return warmup_factor(step, warmup_steps, start_factor)
         return cosine_factor(step - warmup_steps, max(1, total_steps - warmup_steps), end_factor)
 
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, _that_warns(factor, total_steps))
 
 
 def warmup_poly(
@@ -136,7 +137,7 @@ def warmup_poly(
     warmup_steps: int = 0,
     start_factor: float = 1e-3,
 ) -> LambdaLR:
-    """Warm up, then a polynomial over the rest of ``total_steps``.
+    """Warm up, then a polynomial over the rest of ``total_steps``; warns where it is stepped beyond, at a rate of 0.
 
     Raises:
         ValueError: a length, factor or the power is out of range.
@@ -151,7 +152,28 @@ def warmup_poly(
             return warmup_factor(step, warmup_steps, start_factor)
         return poly_factor(step - warmup_steps, max(1, total_steps - warmup_steps), power, end_factor)
 
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, _that_warns(factor, total_steps))
+
+
+def _that_warns(factor: Callable[[int], float], total_steps: int) -> Callable[[int], float]:
+    """``factor``, and one warning where a step is made at a learning rate of 0."""
+    has_warned = False
+
+    def warning_factor(step: int) -> float:
+        nonlocal has_warned
+        found = factor(step)
+        # The factor for the step after the last is asked for too.
+        if found == 0 and step > total_steps and not has_warned:
+            has_warned = True
+            warnings.warn(
+                f"the schedule has ended after total_steps={total_steps} optimizer steps, and the training goes on at "
+                "a learning rate of 0: give it all epochs times steps_per_epoch(iterations, accumulate)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return found
+
+    return warning_factor
 
 
 def _check_warmup(warmup_steps: int, start_factor: float) -> None:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -395,3 +396,11 @@ def test_free_memory_is_given_back_before_workers_are_forked(
     for _ in range(2):
         assert len(list(loader)) == 2
     assert children == [set()] * times
+
+
+@pytest.mark.parametrize(
+    ("sample", "kind"), [(torch.zeros(3), "a Tensor"), ((torch.zeros(3), torch.tensor(1)), "(Tensor, Tensor)")]
+)
+def test_samples_of_another_task_need_another_collate_fn(sample: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"got {kind}: give create_loader the collate_fn")):
+        collate_detection([sample])

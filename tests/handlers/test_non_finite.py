@@ -15,8 +15,9 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ignite_imgtools.engines import GradientUpdate, create_trainer
 from ignite_imgtools.formats import NonFiniteError, StepTerms
-from ignite_imgtools.handlers import NonFiniteWatch, attach_checkpoints, load_checkpoint
+from ignite_imgtools.handlers import MetricLogger, NonFiniteWatch, attach_checkpoints, load_checkpoint
 from tests.handlers.toy_training import wait_for_writers
 
 
@@ -328,3 +329,25 @@ def test_predictions_are_not_kept(with_terms: bool) -> None:
         trainer.run(range(5))
     assert alive == [0] * 5
     assert [vector is not None for vector in vectors] == [with_terms] * 4
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_loss_that_is_not_finite_ends_the_run_where_its_gradient_is(tmp_path: Path, scaled: bool) -> None:
+    model = nn.Linear(1, 1)
+    update = GradientUpdate(torch.optim.SGD(model.parameters(), lr=1e-3), amp_dtype="float16" if scaled else None)
+
+    def step(engine: Engine, batch: Any) -> Any:
+        # The mean over nothing has no gradient.
+        value = model(torch.ones(1, 1)).float().mean()
+        nothing = torch.zeros(0 if engine.state.iteration == 4 else 1).mean()
+        return update(engine, model, lambda: {"a": value, "b": nothing})
+
+    trainer = create_trainer(step, model, update)
+    MetricLogger(tmp_path, bar=False, console=False).attach(trainer, every=5)
+    NonFiniteWatch().attach(trainer)
+    if scaled:
+        trainer.run(range(10), max_epochs=1)
+        return
+    with pytest.raises(NonFiniteError, match=r"^iteration 5: the mean of the loss .* is nan, its gradient is finite: .*, b nan,"):
+        trainer.run(range(10), max_epochs=1)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1

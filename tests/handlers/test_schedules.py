@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ def test_warm_up_equals_torch():
     assert _rates(ours, 10) == [pytest.approx(r) for r in _rates(expected, 10)]
 
 
+@pytest.mark.filterwarnings("ignore:the schedule has ended")
 def test_poly_equals_torch():
     optimizer = _optimizer()
     warm = LinearLR(optimizer, start_factor=0.1, total_iters=4)
@@ -55,6 +57,7 @@ def test_cosine_equals_torch():
     assert _rates(ours, 12) == [pytest.approx(r) for r in _rates(expected, 12)]
 
 
+@pytest.mark.filterwarnings("ignore:the schedule has ended")
 @pytest.mark.parametrize("create", [warmup_cosine, warmup_poly])
 @pytest.mark.parametrize("warmup_steps", [0, 3, 10, 20])
 def test_no_schedule_goes_on_past_its_end(create, warmup_steps):
@@ -109,3 +112,21 @@ def test_steps_per_epoch(iterations, accumulate, steps):
 def test_arguments_out_of_range(create, message):
     with pytest.raises(ValueError, match=message):
         create(_optimizer())
+
+
+@pytest.mark.parametrize("create", [warmup_cosine, warmup_poly])
+def test_steps_at_a_rate_of_0_are_warned_of_once(create):
+    def run(steps, **options):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedule = create(optimizer, 4, **options)
+        for _ in range(steps):
+            optimizer.step()
+            schedule.step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(4)
+        run(9, end_factor=0.1)
+    with pytest.warns(RuntimeWarning, match="ended after total_steps=4 optimizer steps") as warned:
+        run(9)
+    assert len(warned) == 1
