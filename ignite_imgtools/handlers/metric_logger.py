@@ -86,6 +86,7 @@ class MetricLogger:
         state.log_every = every
         self._attachments.add(trainer, Events.STARTED, self._started)
         self._attachments.add(trainer, Events.EPOCH_STARTED, self._epoch_started)
+        self._attachments.add(trainer, Events.COMPLETED, self._completed)
         self._meters.attach(trainer, every)
         if self._console is not None and self._console.shows_bar:
             self._attachments.add(trainer, Events.EPOCH_STARTED, self._start_bar)
@@ -117,6 +118,11 @@ class MetricLogger:
             with self._guard:
                 self._metrics.cut(trainer.state.iteration)
         self._uncut = False
+
+    def _completed(self, trainer: Engine) -> None:
+        state = trainer.state
+        if self._uncut and state.iteration and is_main_process():
+            self._write(f"Nothing to do: the run has all its iterations, {state.iteration} in {state.epoch} epochs")
 
     def _start_bar(self, trainer: Engine) -> None:
         state: Any = trainer.state

@@ -348,6 +348,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_where_its_gradient_is(tmp_path: 
     if scaled:
         trainer.run(range(10), max_epochs=1)
         return
-    with pytest.raises(NonFiniteError, match=r"^iteration 5: the mean of the loss .* is nan, its gradient is finite: .*, b nan,"):
+    with pytest.raises(
+        NonFiniteError, match=r"^iteration 5: the mean of the loss .* is nan, its gradient is finite: .*, b nan,"
+    ):
         trainer.run(range(10), max_epochs=1)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1

@@ -350,3 +350,14 @@ def test_who_was_ended_by_the_failure_of_another_is_told_so_again(tmp_path: Path
         run_processes(_caught_where_another_failed, 2, str(tmp_path))
     line = "ProcessFailure: rank 1 failed first: ValueError: of rank 1 alone"
     assert json.loads((tmp_path / "told.json").read_text()) == [line, line]
+
+
+def test_a_run_that_is_over_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for told in (False, True):
+        run = _Run()
+        attach_checkpoints(run.trainer, None, {"model": run.model}, tmp_path)
+        MetricLogger(tmp_path, bar=False).attach(run.trainer)
+        run.trainer.run(range(5), max_epochs=2)
+        line = "Nothing to do: the run has all its iterations, 10 in 2 epochs"
+        assert (line in capsys.readouterr().out) == told
+        assert (line in (tmp_path / "log.txt").read_text()) == told
