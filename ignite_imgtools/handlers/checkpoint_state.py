@@ -188,22 +188,29 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def differences(trainer: Engine, objects: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
     """In what a checkpoint does not fit; empty if it fits. Nothing is changed."""
+    registered, loaded = resumables(trainer), state.get("resumables", {})
+    # What they say is in words; shapes that differ are often no more than what follows from it.
+    found = _resumable_differences(registered, loaded)
     saved = {name for name in state if name not in RESERVED}
-    found = _missing_and_extra("", saved, set(objects))
+    found += _missing_and_extra("", saved, set(objects))
     for name in objects:
         if name in saved:
             kind = state.get("kinds", {}).get(name, type(objects[name]).__name__)
             found += _named(name, _item_differences(objects[name], state[name], kind))
-    registered, loaded = resumables(trainer), state.get("resumables", {})
     found += _missing_and_extra("resumable ", set(loaded), set(registered))
-    for name in registered.keys() & loaded.keys():
-        check = getattr(registered[name], "check_state_dict", None)
-        found += _named(name, check(loaded[name]) if check else [])
     written, here = state["trainer"]["epoch_length"], trainer.state.epoch_length
     if None not in (written, here) and written != here:
         found.append(f"an epoch has {written} iterations in the file, {here} here: other data or batch size")
     missing = sorted(set(trainer.state_dict_user_keys) - state["trainer"].get("user", {}).keys())
     found += [f"the file has no trainer.state.{key}" for key in missing]
+    return found
+
+
+def _resumable_differences(registered: Mapping[str, Any], loaded: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in sorted(registered.keys() & loaded.keys()):
+        check = getattr(registered[name], "check_state_dict", None)
+        found += _named(name, check(loaded[name]) if check else [])
     return found
 
 

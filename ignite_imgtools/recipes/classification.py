@@ -250,12 +250,7 @@ def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
     handlers.show_messages()
     _, val_set = _create_data(config)
     class_names = data.class_names(val_set)
-    known = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config).class_names
-    if class_names != known:
-        raise ConfigError(
-            f"{checkpoint}: knows the classes {', '.join(known[:8])}, the data set has {', '.join(class_names[:8])}; "
-            "give --data with folders of the same names"
-        )
+    RecipeRecord.from_checkpoint(checkpoint, _NAME, Config).refuse_other_data(checkpoint, class_names)
     model = _load_model(config, checkpoint, len(class_names)).to(config.torch_device(local_rank))
     evaluator = _create_evaluator(config, model, val_set, config.output_dir)
     handlers.attach_evaluation_summary(evaluator)

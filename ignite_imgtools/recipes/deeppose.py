@@ -215,9 +215,8 @@ def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
     handlers.show_messages()
     _, val_set = _create_data(config)
     num_points = _faces(val_set).num_points
-    known = int(RecipeRecord.from_checkpoint(checkpoint, _NAME, Config).details["num_points"])
-    if num_points != known:
-        raise ConfigError(f"{checkpoint}: knows {known} points of a face, the data set has {num_points}; give others")
+    record = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config)
+    record.refuse_other_data(checkpoint, [], {"num_points": num_points})
     model = _load_model(config, checkpoint, num_points).to(config.torch_device(local_rank))
     evaluator = _create_evaluator(config, model, val_set, config.output_dir)
     handlers.attach_evaluation_summary(evaluator)

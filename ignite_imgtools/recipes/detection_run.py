@@ -153,7 +153,9 @@ class DetectionRecipe:
     def _evaluate(self, local_rank: int, config: Any, checkpoint: Path) -> None:
         handlers.show_messages()
         _, val_set = self._create_data(config)
-        model = self._load_model(config, checkpoint, len(data.class_names(val_set))).to(config.torch_device(local_rank))
+        class_names = data.class_names(val_set)
+        RecipeRecord.from_checkpoint(checkpoint, self.name, self.config).refuse_other_data(checkpoint, class_names)
+        model = self._load_model(config, checkpoint, len(class_names)).to(config.torch_device(local_rank))
         evaluator = self._create_evaluator(config, model, val_set, config.output_dir)
         handlers.attach_evaluation_summary(evaluator)
         evaluator.run(self._create_val_loader(config, val_set))

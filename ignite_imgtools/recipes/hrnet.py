@@ -242,8 +242,7 @@ def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None
 def _evaluate(local_rank: int, config: Any, checkpoint: Path) -> None:
     handlers.show_messages()
     _, val_set, keypoints = _create_data(config)
-    known = KeypointSet.from_dict(RecipeRecord.from_checkpoint(checkpoint, _NAME, Config).details)
-    known.check_same(keypoints, str(checkpoint))
+    RecipeRecord.from_checkpoint(checkpoint, _NAME, Config).refuse_other_data(checkpoint, [], keypoints.to_dict())
     model = _load_model(config, checkpoint, len(keypoints)).to(config.torch_device(local_rank))
     evaluator = _create_evaluator(config, model, val_set, keypoints, config.output_dir)
     handlers.attach_evaluation_summary(evaluator)

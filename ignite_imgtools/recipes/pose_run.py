@@ -110,15 +110,3 @@ class KeypointSet:
         if not self.is_coco:
             raise ConfigError(f"--joint-weighting hard is for COCO's 17 keypoints, the data set has {len(self)}")
         return COCO_JOINT_WEIGHTS
-
-    def check_same(self, other: KeypointSet, checkpoint: str) -> None:
-        """Check that the keypoints of a data set are those that a model was trained on.
-
-        Raises:
-            ConfigError: they are others.
-        """
-        if self.names != other.names:
-            raise ConfigError(
-                f"{checkpoint}: knows {len(self)} keypoints ({', '.join(self.names[:8])}), the data set has "
-                f"{len(other)} ({', '.join(other.names[:8])}); give --data with the same ones"
-            )

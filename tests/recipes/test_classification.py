@@ -104,7 +104,9 @@ def test_other_classes_than_the_models_are_refused(
     checkpoint = stopped[0] / "checkpoints" / "last.pt"
     args = ["evaluate", "classification", "--checkpoint", str(checkpoint), "--data", str(tmp_path / "data")]
     assert main([*args, "--output-dir", str(tmp_path / "run")]) == 2
-    message = f"{checkpoint}: knows the classes cross, ellipse, rectangle, star, triangle, the data set has cat, star;"
+    message = (
+        f"{checkpoint}: knows 5 classes (cross, ellipse, rectangle, star, triangle), the data set has 2 (cat, star)"
+    )
     assert message in capfd.readouterr().err
 
 
