@@ -28,22 +28,46 @@ def main(args: list[str]) -> int:
     else:
         # What the run was trained with is the default of every option, so that --checkpoint alone evaluates it again.
         known = RecipeRecord.from_checkpoint(_checkpoint_argument(args, "evaluate"), name, recipe.Config).config
-    kind = _arguments(config_kind, known)
+    # Without an output_dir, so that one that was asked for is known from one that was not.
+    kind = _arguments(config_kind, dataclasses.replace(known, output_dir=None))
     parsed = parse(kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run.")
     config = parsed.config
     if parsed.plots is not None:
         # The built-in data stay where the run has them.
-        data = config.data or next((path for path in [config.output_dir / "data"] if path.is_dir()), None)
+        folder = (config.output_dir or known.output_dir) / "data"
+        data = config.data or next((path for path in [folder] if path.is_dir()), None)
         config = dataclasses.replace(config, output_dir=parsed.plots, data=data)
+    elif config.output_dir is None:
+        config = dataclasses.replace(config, output_dir=_default_folder(config, known))
     recipe.evaluate(config, parsed.checkpoint)
-    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun has started
-        print(f"numbers: {config.output_dir / 'eval'}; pictures: {config.output_dir / 'plots'}")
+    _say(f"numbers: {config.output_dir / 'eval'}; pictures: {config.output_dir / 'plots'}")
     return 0
+
+
+def _default_folder(config: Any, known: Any) -> Path:
+    """The folder of the run; for other data than its own one in it, so that the numbers of its training stay."""
+    run_folder: Path = known.output_dir
+    data, own = (_evaluated_data(asked, run_folder) for asked in (config, known))
+    if data.resolve() == own.resolve():
+        return run_folder
+    folder = run_folder / f"eval-{data.resolve().name}"
+    _say(f"{data}: not the data of the run, whose eval/ and plots/ stay as they are; those of {data} go into {folder}")
+    return folder
+
+
+def _evaluated_data(config: Any, run_folder: Path) -> Path:
+    """The folder of the data set whose validation part ``config`` evaluates."""
+    return getattr(config, "val_data", None) or config.data or run_folder / "data"
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun has started
+        print(line)
 
 
 def _arguments(config_kind: type, default: Any) -> type:
     checkpoint = Annotated[Path, tyro.conf.arg(metavar="PATH", help="Checkpoint file.")]
-    help_plots = "Write eval/ and plots/ into this folder. By default into that of the run."
+    help_plots = "Write eval/ and plots/ into this folder. By default as --output-dir says."
     plots = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help=help_plots)]
     fields: list[Any] = [
         ("checkpoint", checkpoint),

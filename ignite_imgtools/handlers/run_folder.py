@@ -103,8 +103,11 @@ def close_run_folder(output_dir: str | Path) -> None:
         os.close(descriptor)
 
 
-def set_aside(output_dir: Path, names: Iterable[str] = _CONTENT) -> Path | None:
-    """Move what there is of ``names`` into the next free ``previous-<n>`` of the folder, and return that."""
+def set_aside(output_dir: Path, names: Iterable[str] | None = None) -> Path | None:
+    """Move what there is of ``names``, by default all of a run, into the next free ``previous-<n>`` of the folder, and
+    return that."""
+    if names is None:
+        names = [*sorted(path.name for path in output_dir.glob("eval-*") if path.is_dir()), *_CONTENT]
     found = [name for name in names if (output_dir / name).exists()]
     if not found:
         return None

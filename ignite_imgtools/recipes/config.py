@@ -56,7 +56,8 @@ class RunConfig:
     val_fraction: Annotated[float, _Float] = 0.2
     """Part of the images held out for validation where the data set has no validation part; drawn by the seed."""
     output_dir: Annotated[Path | None, _Dir] = None
-    """Run folder: settings, logs, checkpoints, plots. By default `runs/RECIPE` (`..._imported`, `..._find_lr`)."""
+    """Run folder: settings, logs, checkpoints, plots. By default `runs/RECIPE` (`..._imported`, `..._find_lr`); of
+    an evaluation that of its run, or, with --data of another folder NAME than the run's, `eval-NAME` in it."""
     epochs: Annotated[int | None, _Int] = None
     """Number of epochs."""
     max_iterations: Annotated[int | None, _Int] = None

@@ -81,8 +81,10 @@ def test_with_a_path_to_resume_from_the_configuration_may_differ(tmp_path: Path)
 def test_never_moves_the_old_run_aside_each_time_and_leaves_other_files(tmp_path: Path) -> None:
     _open(tmp_path)
     _fill(tmp_path)
+    (tmp_path / "eval-other" / "eval").mkdir(parents=True)
     _open(tmp_path, resume="never", epochs=9)
     assert (tmp_path / "previous-1" / "checkpoints" / "last.pt").read_text() == "weights"
+    assert (tmp_path / "previous-1" / "eval-other" / "eval").is_dir()
     assert json.loads((tmp_path / "previous-1" / "config.json").read_text())["epochs"] == 3
     left = [".lock", "config.json", "environment.json", "notes.txt", "previous-1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left

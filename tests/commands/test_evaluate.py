@@ -1,0 +1,68 @@
+"""Where an evaluation writes: never over the numbers of a training by those of other data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ignite_imgtools.cli import main
+from ignite_imgtools.data.make_data import make_data
+
+_FLAGS = "--model shufflenet_v2_x0_5 --image-size 40 --batch-size 6 --max-iterations 1 --device cpu".split()
+_SALIENCY = "--model lite --resize 40 --crop-size 32 --batch-size 4 --max-iterations 1 --device cpu".split()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for name in ("eval", "plots") for path in (folder / name).iterdir()}
+
+
+def _evaluate(recipe: str, run: Path, *args: str | Path) -> None:
+    assert main(["evaluate", recipe, "--checkpoint", str(run / "checkpoints" / "last.pt"), *map(str, args)]) == 0
+
+
+@pytest.mark.slow
+def test_other_data_leave_the_numbers_of_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data("class_folders", tmp_path / "data", num_train=10, num_val=5, image_size=64)
+    other = make_data("class_folders", tmp_path / "other", num_train=10, num_val=10, seed=1, image_size=64)
+    run = tmp_path / "run"
+    assert main(["train", "classification", "--data", str(data), "--output-dir", str(run), *_FLAGS]) == 0
+    before = _contents(run)
+    capfd.readouterr()
+
+    _evaluate("classification", run, "--data", other)
+    printed = capfd.readouterr().out
+    assert f"{other}: not the data of the run, whose eval/ and plots/ stay as they are" in printed
+    written = run / "eval-other"
+    assert printed.splitlines()[-1] == f"numbers: {written / 'eval'}; pictures: {written / 'plots'}"
+    assert (written / "eval" / "metrics.json").is_file()
+    assert (written / "plots" / "confusion_matrix.png").is_file()
+    assert _contents(run) == before
+
+    # A folder that was asked for is taken, be it that of the run.
+    _evaluate("classification", run, "--data", other, "--output-dir", tmp_path / "asked")
+    assert _contents(run) == before
+    _evaluate("classification", run, "--data", other, "--output-dir", run)
+    assert (run / "eval" / "metrics.json").read_bytes() == (written / "eval" / "metrics.json").read_bytes()
+
+    # The same folder by another path is no other data.
+    shutil.rmtree(written)
+    monkeypatch.chdir(data)
+    _evaluate("classification", run, "--data", ".")
+    assert "not the data of the run" not in capfd.readouterr().out
+    assert not list(run.glob("eval-*"))
+
+
+@pytest.mark.slow
+def test_data_for_validation_alone_are_other_data_too(tmp_path: Path) -> None:
+    data = make_data("saliency", tmp_path / "data", num_train=8, num_val=2, image_size=64)
+    other = make_data("saliency", tmp_path / "other", num_train=4, num_val=2, seed=1, image_size=64)
+    run = tmp_path / "run"
+    assert main(["train", "u2net", "--data", str(data), "--output-dir", str(run), *_SALIENCY]) == 0
+    before = _contents(run)
+    _evaluate("u2net", run, "--val-data", other)
+    assert (run / "eval-other" / "eval" / "metrics.json").is_file()
+    assert _contents(run) == before
