@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,17 @@ from ignite.engine import Engine, Events
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.formats import LoggedMetrics, TrainerEvents, register_trainer_events
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.figures import array_to_png, create_figure, figure_to_array
+from ignite_imgtools.handlers.curve_names import best_place, is_error, loss_names, metric_names
+from ignite_imgtools.handlers.figures import (
+    add_legend,
+    array_to_png,
+    create_figure,
+    figure_to_array,
+    label_text,
+    legend_width,
+    line_look,
+    show_iterations,
+)
 from ignite_imgtools.handlers.history import History, thinned
 from ignite_imgtools.handlers.run_files import WriteGuard, read_metrics, write_atomically
 
@@ -21,19 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "attach_curves",
-    "best_place",
-    "is_error",
-    "loss_and_lr_figure",
-    "loss_names",
-    "metric_figure",
-    "metric_names",
-]
+__all__ = ["attach_curves", "loss_and_lr_figure", "metric_figure"]
 
-_KNOWN = ("AP", "AP50", "AP75")
-# Errors, of which the smallest is marked.
-_ERRORS = ("MAE", "NME", "failure_rate")
 _MAX_LINES = 12
 
 
@@ -45,7 +44,7 @@ def attach_curves(output_dir: str | Path, trainer: Engine, *, metrics: Sequence[
 
     Args:
         metrics: which ones to draw, as ``"bbox/AP"``. By default ``AP``, ``AP50`` and ``AP75`` of each kind, or
-            whatever there is where those are not.
+            whatever there is where those are not, without the values of single classes where their mean is.
 
     Returns:
         An object whose ``remove()`` or ``detach()`` ends this.
@@ -126,29 +125,35 @@ def loss_and_lr_figure(history: History) -> Figure | None:
     Args:
         history: what was logged.
     """
-    names = loss_names(history)
+    names = loss_names(history)[:_MAX_LINES]
     if not names:
         return None
     has_lr = "lr" in history.names
-    figure, axes = create_figure(2 if has_lr else 1)
-    # The sum of the terms stands out; an evaluation's losses are dotted, as there are few of them.
-    for name in names[:_MAX_LINES]:
-        total = name.endswith("/loss")
-        style: dict[str, Any] = {"linewidth": 2.0 if total else 1.1, "zorder": 3 if total else 2}
-        if total and name.startswith("train/"):
-            style["color"] = "black"
-        if not name.startswith("train/"):
-            style |= {"linestyle": ":", "marker": "o", "markersize": 4}
-        axes[0].plot(*thinned(*history.points(name)), label=name.removeprefix("train/"), **style)
+    labels = [label_text(name.removeprefix("train/")) for name in names]
+    figure, axes = create_figure(2 if has_lr else 1, legend_width=legend_width(labels))
+    # The training's sum is black, and takes no colour from the others.
+    order = [name for name in names if name != "train/loss"]
+    for name, label in zip(names, labels, strict=True):
+        style = _loss_style(name, order.index(name) if name in order else 0)
+        axes[0].plot(*thinned(*history.points(name)), label=label, **style)
     axes[0].set_title("Losses", loc="left")
-    axes[0].legend(frameon=False, fontsize="small", ncols=2)
-    _fit_losses(axes[0], np.concatenate([history.points(name)[1] for name in names[:_MAX_LINES]]))
+    add_legend(axes[0])
+    _fit_losses(axes[0], np.concatenate([history.points(name)[1] for name in names]))
     if has_lr:
         axes[1].plot(*thinned(*history.points("lr")), color="tab:blue")
         axes[1].set_title("Learning rate", loc="left")
         axes[1].set_ylim(bottom=0)
-    axes[-1].set_xlabel("iteration")
+    show_iterations(axes)
     return figure
+
+
+def _loss_style(name: str, number: int) -> dict[str, Any]:
+    """The sum of the terms stands out; an evaluation's losses are dotted, as there are few of them."""
+    total, of_training = name.endswith("/loss"), name.startswith("train/")
+    style: dict[str, Any] = {"linewidth": 2.0 if total else 1.1, "zorder": 3 if total else 2}
+    if not of_training:
+        return style | line_look(number, (":", "-.")) | {"marker": "o", "markersize": 4}
+    return style | ({"color": "black"} if total else line_look(number, ("-", "--")))
 
 
 def _fit_losses(ax: Axes, values: np.ndarray) -> None:
@@ -166,51 +171,26 @@ def metric_figure(history: History, metrics: Sequence[str] | None = None) -> Fig
         history: what was logged.
         metrics: see :func:`attach_curves`.
     """
-    names = metric_names(history, metrics)
+    names = metric_names(history, metrics)[:_MAX_LINES]
     if not names:
         return None
-    figure, (ax,) = create_figure()
-    for name in names[:_MAX_LINES]:
+    labels = [_metric_label(name, history.points(name)[1]) for name in names]
+    figure, (ax,) = create_figure(legend_width=legend_width(labels))
+    for number, (name, label) in enumerate(zip(names, labels, strict=True)):
         iterations, values = history.points(name)
-        word, best = "lowest" if is_error(name) else "highest", best_place(name, values)
-        label = name if best is None else f"{name}, {word} {values[best]:.3f}"
-        label = label.replace("$", r"\$")  # a name of a class in it may look like a formula
-        (line,) = ax.plot(*thinned(iterations, values), marker="o", markersize=4, label=label)
+        look = line_look(number)
+        ax.plot(*thinned(iterations, values), marker="o", markersize=4, label=label, **look)
+        best = best_place(name, values)
         if best is not None:
-            color = line.get_color()
+            color = look["color"]
             ax.plot(iterations[best], values[best], marker="o", markersize=10, markerfacecolor="none", color=color)
     ax.set_title("Evaluation", loc="left")
-    ax.set_xlabel("iteration")
-    ax.legend(frameon=False, fontsize="small")
+    show_iterations([ax])
+    add_legend(ax)
     return figure
 
 
-def loss_names(history: History) -> list[str]:
-    """The losses among the entries of records, those of evaluations too."""
-    return _names(history, lambda name: "loss" in name.rsplit("/", 1)[-1] and not name.endswith("loss_scale"))
-
-
-def is_error(name: str) -> bool:
-    """Whether less of a metric is better."""
-    return name.rsplit("/", 1)[-1] in _ERRORS
-
-
-def best_place(name: str, values: np.ndarray) -> int | None:
-    """Where the best of the values of a metric is, the first of equal ones; ``None`` where there is none."""
-    finite = [place for place, value in enumerate(values) if math.isfinite(value)]
-    choose: Callable[..., int] = min if is_error(name) else max
-    return choose(finite, key=lambda place: values[place]) if finite else None
-
-
-def _names(history: History, wanted: Any) -> list[str]:
-    return [name for name in history.names if "/" in name and wanted(name)]
-
-
-def metric_names(history: History, metrics: Sequence[str] | None = None) -> list[str]:
-    """The metrics that are drawn, see :func:`attach_curves`."""
-    # Of "val/bbox/AP" the metric is "bbox/AP"; "val/bbox/AP/cat" is of a single class.
-    found = _names(history, lambda name: not name.startswith("train/") and "loss" not in name)
-    if metrics is not None:
-        return [name for name in found if name.split("/", 1)[1] in metrics]
-    known = [name for name in found if name.count("/") < 3 and name.rsplit("/", 1)[-1] in _KNOWN]
-    return known or [name for name in found if name.count("/") < 3]
+def _metric_label(name: str, values: np.ndarray) -> str:
+    best = best_place(name, values)
+    word = "lowest" if is_error(name) else "highest"
+    return label_text(name if best is None else f"{name}, {word} {values[best]:.3f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["array_to_png", "create_figure", "figure_to_array"]
+__all__ = [
+    "add_legend",
+    "array_to_png",
+    "create_figure",
+    "figure_to_array",
+    "label_text",
+    "legend_width",
+    "line_look",
+    "show_iterations",
+]
+
+# A legend of more lines would lie over the curves.
+_MAX_INSIDE = 4
 
 
 def create_figure(panels: int = 1, *, height: float = 3.7, legend_width: float = 0.0) -> tuple[Figure, list[Axes]]:
@@ -62,3 +75,35 @@ def array_to_png(image: np.ndarray) -> bytes:
     # A third of the default's time for a tenth more bytes.
     Image.fromarray(image).save(encoded, "PNG", compress_level=3)
     return encoded.getvalue()
+
+
+def line_look(number: int, styles: Sequence[str] = ("-", "--", ":", "-.")) -> dict[str, str]:
+    """Colour and style of a line, different for each: after ten colours the next style begins."""
+    return {"color": f"C{number % 10}", "linestyle": styles[number // 10 % len(styles)]}
+
+
+def label_text(name: str) -> str:
+    """A name for a legend: matplotlib takes what is between dollars for a formula, and hides what begins with ``_``."""
+    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
+
+
+def legend_width(labels: Sequence[str]) -> float:
+    """Inches that :func:`add_legend` needs on the right; 0 where there are few lines, whose legend lies inside."""
+    return 0.0 if len(labels) <= _MAX_INSIDE else 0.6 + 0.075 * max(map(len, labels))
+
+
+def add_legend(ax: Axes) -> None:
+    """Name the lines of ``ax``: inside where they are few, else at its right, see :func:`legend_width`."""
+    few = len(ax.get_legend_handles_labels()[1]) <= _MAX_INSIDE
+    place = {} if few else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    ax.legend(frameon=False, fontsize="small", **place)
+
+
+def show_iterations(axes: Sequence[Axes]) -> None:
+    """Make the x axes those of iterations, which are integers, and name the lowest."""
+    from matplotlib.ticker import MaxNLocator
+
+    for ax in axes:
+        # With the default of at least two ticks a short range would have fractions.
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes[-1].set_xlabel("iteration")

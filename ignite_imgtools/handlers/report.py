@@ -16,7 +16,7 @@ from PIL import Image
 
 from ignite_imgtools.distributed import is_main_process
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.curves import best_place, is_error, loss_names
+from ignite_imgtools.handlers.curve_names import best_place, is_error, loss_names
 from ignite_imgtools.handlers.drawing import panels_of
 from ignite_imgtools.handlers.engine_handlers import move_to_end
 from ignite_imgtools.handlers.report_charts import bar_list, chart, escape, facts, number, table
@@ -125,7 +125,7 @@ def _tiles(run: RunRecord) -> str:
 
 def _curves(run: RunRecord) -> str:
     history = run.history
-    losses = sorted(loss_names(history), key=lambda name: not name.endswith("/loss"))
+    losses = loss_names(history)
     # A sum of one term is that term.
     losses = [name for name in losses if name.endswith("/loss") or _terms_like(name, losses) != 1][:_MAX_LINES]
     lines = [(name.removeprefix("train/"), *history.points(name)) for name in losses]

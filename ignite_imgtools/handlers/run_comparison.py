@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ignite_imgtools.handlers.curves import best_place, is_error, metric_names
-from ignite_imgtools.handlers.figures import create_figure
+from ignite_imgtools.handlers.curve_names import best_place, is_error, main_metric, metric_names
+from ignite_imgtools.handlers.figures import (
+    add_legend,
+    create_figure,
+    label_text,
+    legend_width,
+    line_look,
+    show_iterations,
+)
 from ignite_imgtools.handlers.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -36,10 +43,15 @@ def run_names(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def common_metrics(runs: Sequence[RunRecord]) -> list[str]:
-    """The metrics that all runs have, those of single classes left out; of what only some have where there is none."""
+    """The metrics that all runs have, those of single classes left out."""
     found = [overall_metrics(run) for run in runs]
-    everywhere = [name for name in found[0] if all(name in names for names in found)]
-    return everywhere or list(dict.fromkeys(name for names in found for name in names))
+    return [name for name in found[0] if all(name in names for names in found)]
+
+
+def _main_metrics(runs: Sequence[RunRecord]) -> list[str]:
+    """The main metric of each run, each once."""
+    found = (main_metric(overall_metrics(run)) for run in runs)
+    return list(dict.fromkeys(name for name in found if name is not None))
 
 
 def overall_metrics(run: RunRecord) -> list[str]:
@@ -49,21 +61,24 @@ def overall_metrics(run: RunRecord) -> list[str]:
 
 
 def comparison_figure(runs: Sequence[RunRecord]) -> Figure | None:
-    """The curves of the loss and of the common metrics, a colour for each run; ``None`` where there are none."""
-    metrics = common_metrics(runs)[: _MAX_PANELS - 1]
+    """The curves of the loss and of the common metrics, a colour for each run; ``None`` where there are none.
+
+    Runs without a metric in common have a panel for the main one of each.
+    """
+    metrics = (common_metrics(runs) or _main_metrics(runs))[: _MAX_PANELS - 1]
     panels = [name for name in ("train/loss", *metrics) if any(name in run.history.names for run in runs)]
     if not panels:
         return None
-    figure, axes = create_figure(len(panels), height=2.6)
+    labels = [label_text(name) for name in run_names(runs)]
+    figure, axes = create_figure(len(panels), height=2.6, legend_width=legend_width(labels))
     for ax, name in zip(axes, panels, strict=True):
-        for number, (run, label) in enumerate(zip(runs, run_names(runs), strict=True)):
+        for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
             iterations, values = run.history.points(name)
             marker: dict[str, Any] = {} if name == "train/loss" else {"marker": "o", "markersize": 3}
-            label = label.replace("$", r"\$")
-            ax.plot(iterations, values, label=" " + label, color=f"C{number % 10}", linewidth=1.4, **marker)
-        ax.set_title(name.removeprefix("train/"), loc="left")
-    axes[0].legend(frameon=False, fontsize="small")
-    axes[-1].set_xlabel("iteration")
+            ax.plot(iterations, values, label=label, linewidth=1.4, **line_look(number), **marker)
+        ax.set_title(label_text(name.removeprefix("train/")), loc="left")
+    add_legend(axes[0])
+    show_iterations(axes)
     return figure
 
 
@@ -71,7 +86,8 @@ def comparison_text(runs: Sequence[RunRecord]) -> str:
     """A table of the numbers, a column for each run, and one of the settings in which they differ."""
     names = run_names(runs)
     rows: list[list[str]] = [["", *names]]
-    for metric in common_metrics(runs):
+    every = dict.fromkeys(name for run in runs for name in overall_metrics(run))
+    for metric in common_metrics(runs) or every:
         curves = [run.history.points(metric)[1] for run in runs]
         word = "lowest" if is_error(metric) else "best"
         rows.append([f"{metric} {word}", *(_best(metric, values) for values in curves)])

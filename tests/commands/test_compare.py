@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from ignite_imgtools.cli import main
+from ignite_imgtools.handlers.run_comparison import comparison_figure
+from ignite_imgtools.handlers.run_record import read_run
 
 
 def _write_run(folder: Path, ap: list[float], **config: object) -> str:
@@ -32,6 +34,15 @@ def test_the_table_has_best_last_and_what_differs(tmp_path: Path, capsys: pytest
     assert "output_dir" not in out
     with Image.open(figure) as picture:
         assert picture.size[1] > 500  # the loss and the metric
+
+
+def test_runs_without_a_common_metric_have_a_panel_of_the_main_one_of_each(tmp_path: Path) -> None:
+    runs = [_write_run(tmp_path / name, [0.1, 0.5]) for name in "ab"]
+    numbers = {"val/pixel_accuracy": 0.5, "val/mean_IoU": 0.25, "val/IoU/cat": 0.25}
+    (tmp_path / "b" / "metrics.jsonl").write_text(json.dumps({"iteration": 3, "train/loss": 1.0, **numbers}) + "\n")
+    figure = comparison_figure([read_run(run) for run in runs])
+    assert figure is not None
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["loss", "val/bbox/AP", "val/mean_IoU"]
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 
 from ignite_imgtools.handlers import MetricLogger, attach_curves, evaluate_on_epoch
+from ignite_imgtools.handlers.curve_names import is_error
 from ignite_imgtools.handlers.curves import loss_and_lr_figure, metric_figure
 from ignite_imgtools.handlers.history import History
 
@@ -43,6 +44,57 @@ def test_losses_and_learning_rate_over_iterations() -> None:
     assert list(lr.lines[0].get_ydata()) == [0.1, 0.2]
     assert loss_and_lr_figure(History(_RECORDS[2:3])) is not None  # the losses of evaluations alone
     assert loss_and_lr_figure(History([{"iteration": 1, "lr": 0.1}])) is None
+
+
+def test_the_own_terms_of_a_step_are_drawn_and_what_is_no_loss_is_not() -> None:
+    others = {"train/grad_norm": 9.0, "train/loss_scale": 65536.0, "train/batch_size": 4}
+    own = {"train/ce": 1.0, "train/dice": 0.5, "train/edge": 0.25}
+    figure = loss_and_lr_figure(History([{"iteration": 1, **own, "train/loss": 1.75, **others, "val/dice": 0.5}]))
+    assert figure is not None
+    assert list(_lines(figure.axes[0])) == ["loss", "ce", "dice", "edge"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, True) for name in ("MAE", "edge_mae", "NME", "val_RMSE", "mse", "failure_rate", "top1_error")),
+        *((name, True) for name in ("meanAbsoluteError", "bce_loss", "bbox/false_positive_rate")),
+        *((name, False) for name in ("mean_IoU", "bbox/AP", "max_F", "mAP", "true_positive_rate", "error_free")),
+    ],
+)
+def test_of_an_error_less_is_better_by_its_last_word(name: str, expected: bool) -> None:
+    assert is_error(f"val/{name}") is expected
+
+
+def test_single_classes_are_left_out_beside_their_mean() -> None:
+    classes = {f"val/{kind}/{name}": 0.5 for kind in ("IoU", "dice") for name in ("cat", "dog")}
+    figure = metric_figure(History([{"iteration": 1, "val/mean_IoU": 0.5, "val/mDice": 0.5, **classes}]))
+    assert figure is not None
+    assert list(_lines(figure.axes[0])) == ["val/mean_IoU, highest 0.500", "val/mDice, highest 0.500"]
+    alone = metric_figure(History([{"iteration": 1, **classes}]))
+    assert alone is not None
+    assert len(_lines(alone.axes[0])) == 4
+
+
+def test_many_lines_all_look_different_and_their_legend_is_beside_them() -> None:
+    records = [{"iteration": i, **{f"val/number_{k}": k + i for k in range(12)}} for i in (1, 2)]
+    figure = metric_figure(History(records))
+    assert figure is not None
+    (ax,) = figure.axes
+    lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
+    figure.canvas.draw()
+    legend = ax.get_legend().get_window_extent()
+    assert ax.get_window_extent().x1 < legend.x0
+    assert legend.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize("last", [1, 2, 4, 9, 30, 1234])
+def test_ticks_of_iterations_are_integers(last: int) -> None:
+    records = [{"iteration": i, "lr": 0.1, "train/loss": 1.0, "val/AP": 0.5} for i in sorted({1, last})]
+    for figure in (loss_and_lr_figure(History(records)), metric_figure(History(records))):
+        assert figure is not None
+        assert all(float(tick).is_integer() for ax in figure.axes for tick in ax.get_xticks())
 
 
 def test_metrics_over_iterations_with_the_highest_value_named() -> None:
