@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ignite_imgtools.commands.parsing import parse, recipe_name
+from ignite_imgtools.commands.parsing import UsageError, parse, recipe_name
 from ignite_imgtools.recipes import load_recipe
 
 __all__ = ["arguments", "main"]
@@ -55,6 +55,8 @@ def main(args: list[str]) -> int:
     recipe = load_recipe(name)
     kind = arguments(recipe)
     parsed = parse(kind, args[1:], f"predict {name}", "Draw predictions on images, and write them as json.")
+    if not parsed.images:
+        raise UsageError("predict needs images: files, folders, patterns or films")
     options = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)}
     every = options.pop("frames_every")
     images = find_inputs(options.pop("images"), options["output_dir"] / "frames", every)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch import nn
 from ignite_imgtools import data, engines, handlers, losses, metrics, models
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.progress import waiting
 from ignite_imgtools.recipes.config import (
     ConfigError,
     RunConfig,
@@ -26,9 +24,9 @@ from ignite_imgtools.recipes.config import (
     refuse_batches_of_one,
     refused_arguments,
 )
-from ignite_imgtools.recipes.detection_prediction import find_images
 from ignite_imgtools.recipes.exportable import Exportable, exportable_crops
 from ignite_imgtools.recipes.instead import Instead
+from ignite_imgtools.recipes.prediction_files import PredictionEntries, named_images
 from ignite_imgtools.recipes.records import RecipeRecord
 from ignite_imgtools.recipes.training import create_train_loader, create_update, open_run, prepare_model, run_training
 
@@ -179,7 +177,7 @@ def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, devic
     "score"}]}`` for each image, the likeliest class first, scores in 0..1.
 
     Raises:
-        DataError: an image cannot be read; what was predicted before is kept.
+        DataError: some images could not be read; the others are written.
     """
     handlers.show_messages()
     record = RecipeRecord.from_checkpoint(checkpoint, _NAME, Config)
@@ -189,21 +187,16 @@ def predict(checkpoint: Path, images: Sequence[Path], *, output_dir: Path, devic
         model, mean=config.mean, std=config.std, flip=config.eval_flip, amp_dtype=config.amp_dtype
     )
     transform = transforms.classification_eval(config.image_size, config.resize)
-    entries: list[dict[str, Any]] = []
-    output_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        for path in waiting("predicting", find_images(images)):
-            image = data.read_image(path)
+    with PredictionEntries(output_dir) as entries:
+        for path, _, image in named_images(images):
             shown, _ = transform(image, None)
             probs = predictor(shown[None])[0].softmax(dim=0)
             scores, labels = (values.tolist() for values in probs.topk(min(5, len(probs))))
             found = [
                 {"name": record.class_names[label], "score": score} for label, score in zip(labels, scores, strict=True)
             ]
-            entries.append({"file": str(path), "width": image.shape[2], "height": image.shape[1], "classes": found})
+            entries.add(path, image, {"classes": found})
             _logger.info("%s: %s (%.3f)", path, found[0]["name"], scores[0])
-    finally:
-        (output_dir / "predictions.json").write_text(json.dumps(entries, indent=1) + "\n")
 
 
 def _train(local_rank: int, config: Any, instead: Instead | None = None) -> None:

@@ -35,7 +35,7 @@ def predict_masks(predict: Predict, paths: Sequence[Path], output_dir: Path, cla
         predict: from an image uint8 ``[3, H, W]`` to logits ``[1, C, H, W]``.
 
     Raises:
-        DataError: an image cannot be read; what was predicted before is kept.
+        DataError: some images could not be read; the others are written.
     """
     background = background_label(class_names)
     with PredictionEntries(output_dir, "masks", "overlays") as entries:
@@ -64,7 +64,7 @@ def predict_maps(predict: Predict, paths: Sequence[Path], output_dir: Path) -> N
         predict: from an image uint8 ``[3, H, W]`` to logits ``[1, 1, H, W]``.
 
     Raises:
-        DataError: an image cannot be read; what was predicted before is kept.
+        DataError: some images could not be read; the others are written.
     """
     with PredictionEntries(output_dir, "maps", "cutouts") as entries:
         for path, name, image in named_images(paths):

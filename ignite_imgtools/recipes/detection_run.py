@@ -16,7 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from ignite_imgtools import data, engines, handlers, metrics
 from ignite_imgtools.data import transforms
 from ignite_imgtools.formats import register_resumable
-from ignite_imgtools.recipes.config import RunConfig, built_in_data, launch, proportional_steps, refused_arguments
+from ignite_imgtools.recipes.config import (
+    ConfigError,
+    RunConfig,
+    built_in_data,
+    launch,
+    proportional_steps,
+    refused_arguments,
+)
 from ignite_imgtools.recipes.detection_prediction import predict_images
 from ignite_imgtools.recipes.exportable import Exportable, exportable_detector
 from ignite_imgtools.recipes.instead import Instead
@@ -100,6 +107,9 @@ class DetectionRecipe:
     def train(self, config: DetectionConfig, instead: Instead | None = None) -> None:
         """Train, evaluate after each epoch, and leave a run folder; on every process there is, or is to be started."""
         filled = config.filled(self.name)
+        # A limit alone may be below the default short side, which then gives way; a side that was asked for may not.
+        if config.min_size is not None and config.min_size > filled.max_size:
+            raise ConfigError(f"--min-size must be at most --max-size, got {config.min_size} and {filled.max_size}")
         launch(filled, self._train, instead)
 
     def _train(self, local_rank: int, config: Any, instead: Instead | None = None) -> None:
@@ -182,6 +192,7 @@ class DetectionRecipe:
         model = self._load_model(config, checkpoint, len(record.class_names)).to(config.torch_device(0))
         predict_images(model, images, output_dir, record.class_names, score_threshold)
 
+    @refused_arguments()
     def _create_data(self, config: Any) -> tuple[Any, Any]:
         return data.open_detection_data(
             config.data or built_in_data(config.output_dir / "data", self.built_in_format),

@@ -16,8 +16,7 @@ from ignite_imgtools.engines import crop_to_image
 from ignite_imgtools.handlers import draw_landmarks
 from ignite_imgtools.handlers.drawing import image_to_array
 from ignite_imgtools.recipes.box_files import GivenBox, read_boxes
-from ignite_imgtools.recipes.detection_prediction import find_images
-from ignite_imgtools.recipes.prediction_files import PredictionEntries, named_images
+from ignite_imgtools.recipes.prediction_files import PredictionEntries, find_images, named_images
 
 __all__ = ["predict_landmarks"]
 
@@ -43,7 +42,7 @@ def predict_landmarks(
             face.
 
     Raises:
-        DataError: an image or ``boxes`` cannot be read; what was predicted before is kept.
+        DataError: ``boxes`` cannot be read; or some images could not be, the others being written.
     """
     found = find_images(paths)
     given = None if boxes is None else read_boxes(boxes, found)

@@ -15,9 +15,8 @@ from ignite_imgtools.data import collate_person_images
 from ignite_imgtools.handlers import draw_skeletons
 from ignite_imgtools.handlers.drawing import image_to_array
 from ignite_imgtools.recipes.box_files import GivenBox, read_boxes
-from ignite_imgtools.recipes.detection_prediction import find_images
 from ignite_imgtools.recipes.pose_run import KeypointSet
-from ignite_imgtools.recipes.prediction_files import PredictionEntries, named_images
+from ignite_imgtools.recipes.prediction_files import PredictionEntries, find_images, named_images
 
 __all__ = ["predict_poses"]
 
@@ -50,7 +49,7 @@ def predict_poses(
         joint_threshold: joints of a lower score are not drawn.
 
     Raises:
-        DataError: an image or ``boxes`` cannot be read; what was predicted before is kept.
+        DataError: ``boxes`` cannot be read; or some images could not be, the others being written.
     """
     images = find_images(paths)
     given = None if boxes is None else _given_boxes(boxes, images, keypoints, score_threshold)

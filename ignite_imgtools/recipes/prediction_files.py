@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +12,57 @@ from typing import Any
 from torch import Tensor
 
 from ignite_imgtools.data import read_image
+from ignite_imgtools.data.faults import fault_of_error
+from ignite_imgtools.formats import DataError
 from ignite_imgtools.progress import waiting
-from ignite_imgtools.recipes.detection_prediction import find_images
 
-__all__ = ["PredictionEntries", "named_images"]
+__all__ = ["PredictionEntries", "find_images", "named_images"]
+
+_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+_logger = logging.getLogger(__name__)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The image files among ``paths`` and, by their endings, in those that are folders.
+
+    Raises:
+        DataError: there is nothing at one of the paths, or no image in a folder.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder; correct the path")
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _ENDINGS) if path.is_dir() else [path]
+        if not files:
+            raise DataError(f"{path}: no image in this folder; expected files ending in {' '.join(sorted(_ENDINGS))}")
+        found += files
+    return found
 
 
 def named_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
     """Each image among ``paths`` and in those that are folders: its path, the name of a picture of it (``NAME.png``,
     ``NAME-2.png`` for a second image of that name), and itself, uint8 ``[3, H, W]``.
 
+    An image that cannot be read is warned of and passed over.
+
     Raises:
-        DataError: there is nothing at one of the paths, or an image cannot be read.
+        DataError: there is nothing at one of the paths; or, after the last image, some could not be read.
     """
     seen: dict[str, int] = {}
-    for path in waiting("predicting", find_images(paths)):
+    images, unread = find_images(paths), 0
+    for path in waiting("predicting", images):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            # Its own advice is for a data set, whose annotations may be wrong too.
+            _logger.warning("%s", dataclasses.replace(fault_of_error(error, path), advice="passed over"))
+            unread += 1
+            continue
         number = seen[path.stem] = seen.get(path.stem, 0) + 1
-        yield path, f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png", read_image(path)
+        yield path, f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png", image
+    if unread:
+        raise DataError(f"{unread} of {len(images)} images could not be read; replace those files or leave them out")
 
 
 class PredictionEntries:
