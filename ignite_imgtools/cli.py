@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from ignite_imgtools import __version__
 from ignite_imgtools.commands import COMMANDS, load_command
-from ignite_imgtools.commands.parsing import PROG, UsageError
+from ignite_imgtools.commands.parsing import PROG, UsageError, check_known, in_words_of_command
 from ignite_imgtools.process_end import leave_at_exit
 from ignite_imgtools.progress import show_progress
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         if debug:
             _show_trace(error)
-        return _fail(str(error))
+        return _fail(in_words_of_command(str(error), args))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             _show_trace(error)
-        return _report(error, traced=debug)
+        return _report(error, args, traced=debug)
     finally:
         show_progress(False)
 
@@ -102,8 +102,7 @@ def _dispatch(args: list[str]) -> int:
         print(f"{PROG} {__version__}")
         return 0
     command, rest = args[0], args[1:]
-    if command not in COMMANDS:
-        raise UsageError(f"there is no command {command!r}; choose one of: {', '.join(COMMANDS)}")
+    check_known("command", command, COMMANDS)
     return load_command(command)(rest)
 
 
@@ -123,14 +122,16 @@ def _show_trace(error: Exception) -> None:
     traceback.print_exception(error)
 
 
-def _report(error: Exception, *, traced: bool = False) -> int:
+def _report(error: Exception, args: Sequence[str], *, traced: bool = False) -> int:
     """Say what went wrong: one line for what a user can mend, the traceback for everything else."""
     name, message = type(error).__name__, str(error)
     failure: Any = error if name == "ProcessFailure" else None  # its class is not imported for the sake of others
     if failure is not None:
         name, message = failure.kind, failure.reason
-    if name in ("DataError", "ConfigError", "CheckpointError", "RunFolderError"):
+    if name == "DataError":  # in it is what data sets hold, and that is nobody's argument
         return _fail(message)
+    if name in ("ConfigError", "CheckpointError", "RunFolderError"):
+        return _fail(in_words_of_command(message, args))
     if name == "NonFiniteError":
         return _fail(message, status=1)
     if failure is not None:

@@ -17,6 +17,7 @@ from ignite_imgtools.cli import main
 from ignite_imgtools.commands import COMMANDS
 from ignite_imgtools.commands.told_defaults import with_told_defaults
 from ignite_imgtools.recipes import RECIPES, load_recipe
+from ignite_imgtools.recipes.config import ConfigError
 
 
 @pytest.mark.parametrize("args", [["--help"], ["-h"], ["train", "--help"], ["train", "faster_rcnn", "--help"]])
@@ -79,7 +80,30 @@ def test_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "unet", "x.onnx", "--to", "onnx"], "checkpoint"),
         (["export", "unet", "x.onnx", "--to", "h5", "--checkpoint", "no.pt"], "--to"),
         (["export", "unet", "x.onnx", "--to", "onnx", "--checkpoint", "no.pt"], "no.pt"),
+        (
+            ["train", "faster_rcnn", "--min-size", "800", "--max-size", "32"],
+            "--min-size must be at most --max-size, got ",
+        ),
+        (["train", "faster_rcnn", "--data", ".", "--min-size", "1400"], "at most --max-size, got 1400 and 1333"),
+        (["predict", "unet", "--checkpoint", "no.pt"], "predict needs images: files, folders, patterns or films"),
         (["predict", "unet", "--checkpoint", "no.pt", "*.jpg"], "no file has a name of this pattern"),
+        (["trian", "unet"], "; perhaps you meant train"),
+        (["train", "faster_rcn"], "; perhaps you meant faster_rcnn"),
+        (["check", "coc", "--data", "."], "; perhaps you meant coco"),
+        (["make-data", "yolov", "x"], "; perhaps you meant yolo"),
+        (["train", "unet", "--lr", "abc"], "--lr: expected a number, got 'abc' (see"),
+        (["train", "unet", "--lr=abc"], "--lr: expected a number, got 'abc' (see"),
+        (["train", "unet", "--val-fraction", "abc"], "--val-fraction: expected a number, got 'abc' (see"),
+        (["train", "unet", "--epochs", "3.5"], "--epochs: expected a whole number, got '3.5' (see"),
+        (["find-lr", "unet", "--iterations", "x"], "--iterations: expected a whole number, got 'x' (see"),
+        (["train", "faster_rcnn", "--lr_steps", "3", "b"], "--lr-steps: expected whole numbers, got '3 b' (see"),
+        (["train", "yolov3_spp", "--hsv", "a", "b", "c"], "--hsv: expected 3 numbers, got 'a b c' (see"),
+        (["train", "faster_rcnn", "--optimizer", "lion"], "--optimizer: expected sgd or adamw, got 'lion' (see"),
+        (
+            ["export", "unet", "x", "--to", "onxx", "--checkpoint", "no.pt"],
+            "--to: expected onnx, torchscript or export, got 'onxx'; perhaps you meant onnx (see",
+        ),
+        (["make-data", "coco", "x", "--image-size", "3"], "--image-size must be"),
         (["completion", "cmd"], "completion takes the name of a shell"),
     ],
 )
@@ -94,6 +118,46 @@ def test_bad_arguments_are_one_line_and_status_2(
     assert err.count("\n") == 1
     assert message in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("min_size must be at least 1, got -5", "--min-size must be at least 1, got -5"),
+        ("trainable_layers=3 would freeze: give 5", "--trainable-layers 3 would freeze: give 5"),
+        ("runs/a: choose another output_dir, or resume=PATH", "runs/a: choose another --output-dir, or --resume PATH"),
+        ("backbone must be one of a18, b50, got 'a81'", "--backbone must be one of a18, b50, got 'a81'"),
+        ("backbone must be one of resnet18, vgg, got 'resnet81'", "; perhaps you meant resnet18"),
+        ("lr=0.1: in use; choose another output_dir", "lr=0.1: in use; choose another --output-dir"),
+        ("runs/lr=0.1/min_size: no such folder", "runs/lr=0.1/min_size: no such folder"),
+        ("on_bad_sample='skip' in Python", "on_bad_sample='skip' in Python"),
+        ("model resnet18 is no data of this seed", "model resnet18 is no data of this seed"),
+    ],
+)
+def test_messages_name_flags_and_leave_what_a_user_has_named(
+    message: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(config: object) -> None:
+        raise ConfigError(message)
+
+    monkeypatch.setattr(load_recipe("coco_detection"), "train", refuse)
+    assert main(["train", "coco_detection", "--output-dir", "lr=0.1"]) == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.startswith(f"ignite-imgtools: {told}") or told.startswith(";")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_unknown_format_of_data_is_one_line(
+    recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    known = "class_folders" if recipe == "classification" else ""
+    assert main(["train", recipe, "--data", "data", "--data-format", known[:-1] or "cocoo", "--device", "cpu"]) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("ignite-imgtools: --data-format must be one of ")
+    assert (f"; perhaps you meant {known}" if known else "got 'cocoo'") in err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

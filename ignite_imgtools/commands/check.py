@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ignite_imgtools.commands.parsing import UsageError, parse
+from ignite_imgtools.commands.parsing import UsageError, check_known, parse
 
 __all__ = ["Arguments", "main"]
 
@@ -35,8 +35,7 @@ def main(args: list[str]) -> int:
         "check",
         f"Find what is wrong with a data set, decoding masks of classes, and images with --decode. FORMAT: {formats}.",
     )
-    if parsed.format not in check.FORMATS:
-        raise UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
+    check_known("format", parsed.format, check.FORMATS)
     if not parsed.data.is_dir():
         raise UsageError(f"--data must be a folder; there is no folder {parsed.data}")
     faults = check.check_dataset(parsed.format, parsed.data, decode=parsed.decode)

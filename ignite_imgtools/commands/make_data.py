@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ignite_imgtools.commands.parsing import UsageError, parse
+from ignite_imgtools.commands.parsing import UsageError, check_known, parse
 
 __all__ = ["Arguments", "main"]
 
@@ -37,8 +37,7 @@ def main(args: list[str]) -> int:
     parsed = parse(
         Arguments, args, "make-data", f"Write the built-in data set: shapes with exact annotations. FORMAT: {formats}."
     )
-    if parsed.format not in FORMATS:
-        raise UsageError(f"there is no format {parsed.format!r}; choose one of: {formats}")
+    check_known("format", parsed.format, FORMATS)
     try:
         make_data(
             parsed.format,
