@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -77,7 +77,7 @@ def array_to_png(image: np.ndarray) -> bytes:
     return encoded.getvalue()
 
 
-def line_look(number: int, styles: Sequence[str] = ("-", "--", ":", "-.")) -> dict[str, str]:
+def line_look(number: int, styles: Sequence[str] = ("-", "--", ":", "-.")) -> dict[str, Any]:
     """Colour and style of a line, different for each: after ten colours the next style begins."""
     return {"color": f"C{number % 10}", "linestyle": styles[number // 10 % len(styles)]}
 
@@ -95,7 +95,7 @@ def legend_width(labels: Sequence[str]) -> float:
 def add_legend(ax: Axes) -> None:
     """Name the lines of ``ax``: inside where they are few, else at its right, see :func:`legend_width`."""
     few = len(ax.get_legend_handles_labels()[1]) <= _MAX_INSIDE
-    place = {} if few else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    place: dict[str, Any] = {} if few else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
     ax.legend(frameon=False, fontsize="small", **place)
 
 
