@@ -286,7 +286,7 @@ def _everything(seed=0):
         clip_norm=0.5,
         scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=2),
         ema=engines.ExponentialMovingAverage(model, decay=0.9),
-        scheduler=warmup_cosine(optimizer, 8, warmup_steps=3),
+        scheduler=warmup_cosine(optimizer, 9, warmup_steps=3),
     )
     return model, optimizer, update
 

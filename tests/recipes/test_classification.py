@@ -157,10 +157,10 @@ def test_bad_arguments_are_one_line_and_status_2(
     [
         (["--model", "resnet35"], "model must be a classifier of torchvision, such as resnet101"),
         (["--mixup", "-1"], "mixup must be 0 or more, got -1"),
-        (["--label-smoothing", "1"], "label_smoothing must be 0 or more and below 1, got 1"),
+        (["--label-smoothing", "1"], "--label-smoothing must be 0 or more and below 1, got 1"),
         (["--resize", "16"], "resize must be at least size, 40, so that the square lies in the image, got 16"),
         (["--crop-scale", "0.5", "0.1"], "scale must be two numbers above 0, the smaller one first"),
-        (["--data-format", "coco"], "data_format must be one of class_folders, got 'coco'"),
+        (["--data-format", "coco"], "--data-format must be one of class_folders, got 'coco'"),
     ],
 )
 def test_what_only_the_components_can_tell_is_one_line_too(

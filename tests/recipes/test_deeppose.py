@@ -198,7 +198,7 @@ def test_bad_arguments_are_one_line_and_status_2(
         (["--shift", "1"], "shift must be at least 0 and below 1"),
         (["--padding", "0"], "size and padding must be positive"),
         (["--lr-steps", "3", "1"], "milestones must rise"),
-        (["--data-format", "coco"], "data_format must be one of wflw, pts, points_csv, got 'coco'"),
+        (["--data-format", "coco"], "--data-format must be one of wflw, pts, points_csv, got 'coco'"),
         (["--hflip", "0.5"], "--hflip: it is not known which of 4 points change places; give 0"),
         (
             ["--eval-flip", "--normaliser", "box"],

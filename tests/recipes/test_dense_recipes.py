@@ -167,7 +167,7 @@ def test_bad_arguments_are_one_line_and_status_2(
     [
         ("fcn", ["--backbone", "resnet18"], "backbone must be one of resnet50, resnet101, mobilenet_v3_large, got"),
         ("lraspp", ["--class-weights", "1", "2"], "--class-weights must be one for each of 6 classes, got 2"),
-        ("unet", ["--base-size", "80", "40"], "base_size must be two lengths from 1 on, the smaller one first"),
+        ("unet", ["--base-size", "80", "40"], "--base-size must be two lengths from 1 on, the smaller one first"),
         ("unet", ["--hflip", "2"], "hflip must be a probability from 0 to 1, got 2"),
         ("u2net", ["--weights", "default"], "none can be downloaded for U2-Net"),
     ],

@@ -290,7 +290,7 @@ def test_bad_arguments_are_one_line_and_status_2(
     [
         (["--half-body", "2"], "half_body_probability must be from 0 to 1, got 2"),
         (["--category", "cow"], "category 'cow' is not among"),
-        (["--data-format", "voc"], "data_format must be one of coco_keypoints, got 'voc'"),
+        (["--data-format", "voc"], "--data-format must be one of coco_keypoints, got 'voc'"),
         (["--weights", "default"], "weights: none can be downloaded for HRNet"),
         (["--keypoint-sigmas", "0.1"], "--keypoint-sigmas must be 17 positive numbers, got 0.1"),
     ],

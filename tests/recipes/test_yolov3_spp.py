@@ -168,7 +168,7 @@ def test_a_training_step_reads_nothing_from_the_device(dataset: Path) -> None:
         (["--degrees", "-3"], "degrees must be at least 0 and below 180.1, got -3"),
         (["--hsv", "0.9", "0", "0"], "hue must be from 0 to 0.5, got 0.9"),
         (["--weights", "default"], "there are no default ones for YOLOv3-SPP"),
-        (["--box-gain", "-1"], "box_gain must be 0 or a positive number"),
+        (["--box-gain", "-1"], "--box-gain must be 0 or a positive number"),
     ],
 )
 def test_bad_flags(
