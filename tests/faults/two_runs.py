@@ -36,7 +36,10 @@ from tests.faults.torn import Tried, print_parts
 __all__ = ["try_command_line", "try_dead_owners", "try_races"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_REFUSED = r"in use by a live run, process {pid} on {host} since \d{{4}}-.*; choose another (?:output_dir|--output-dir), or stop that run"
+_REFUSED = (
+    r"in use by a live run, process {pid} on {host} since \d{{4}}-.*; "
+    r"choose another (?:output_dir|--output-dir), or stop that run"
+)
 
 
 class _Opener:
