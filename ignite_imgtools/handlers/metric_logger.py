@@ -131,15 +131,16 @@ class MetricLogger:
         self._console.start_bar(f"Epoch [{state.epoch}]", state.epoch_length, done)
 
     def _log(self, trainer: Engine, reading: TrainingReading) -> None:
+        logged = reading.to_logged()
         if is_main_process():
             line = training_line(reading)
             if torch.cuda.is_initialized():
                 line += f"  max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}"
             lr = {"lr": reading.lr[0]} if reading.lr else {}
-            terms = {f"train/{name}": term.interval_mean for name, term in reading.terms.items()}
+            terms = {f"train/{name}": value for name, value in logged["metrics"].items()}
             self._write(line, {"epoch": reading.epoch, "iteration": reading.iteration, **lr, **terms})
         state: Any = trainer.state
-        state.logged = reading.to_logged()
+        state.logged = logged
         trainer.fire_event(TrainerEvents.METRICS_LOGGED)
 
     def _log_epoch(self, trainer: Engine, seconds: float, iterations: int) -> None:

@@ -25,12 +25,12 @@ class TermReading(NamedTuple):
     Attributes:
         median: of this process' newest values, those in the window.
         mean: over the epoch so far and all processes, weighted by batch size.
-        interval_mean: likewise, over the iterations since the previous reading.
+        interval_mean: likewise, over the iterations since the previous reading; ``None`` where none of them had it.
     """
 
     median: float
     mean: float
-    interval_mean: float
+    interval_mean: float | None
 
 
 class TrainingReading(NamedTuple):
@@ -68,7 +68,9 @@ class TrainingReading(NamedTuple):
             "epoch": self.epoch,
             "iteration": self.iteration,
             "lr": self.lr,
-            "metrics": {name: term.interval_mean for name, term in self.terms.items()},
+            "metrics": {
+                name: term.interval_mean for name, term in self.terms.items() if term.interval_mean is not None
+            },
             "time": self.interval_time,
             "data_time": self.interval_data_time,
         }
@@ -176,18 +178,16 @@ class TrainingMeters:
         position = state.iteration - self._epoch_began_after
         if position % self._every == 0 or position == state.epoch_length:
             self._read(trainer)
-            self._bank.start_interval()
         elif state.iteration == state.max_iters:
-            self._read(trainer)
+            self._read(trainer, ends_interval=False)
 
     def _epoch_completed(self, trainer: Engine) -> None:
         if self._seconds:  # nobody knew that the iteration was the last one
             self._read(trainer)
-            self._bank.start_interval()
         if self._on_epoch is not None and self._epoch_iterations:
             self._on_epoch(trainer, self._epoch_seconds, self._epoch_iterations)
 
-    def _read(self, trainer: Engine) -> None:
+    def _read(self, trainer: Engine, *, ends_interval: bool = True) -> None:
         state = trainer.state
         count, seconds, waited = len(self._seconds), sum(self._seconds), sum(self._seconds_waited)
         self._newest_times.extend(zip(self._seconds, self._seconds_waited, strict=True))
@@ -195,7 +195,9 @@ class TrainingMeters:
         self._epoch_seconds += seconds
         self._epoch_iterations += count
 
-        windows, means = self._bank.window_statistics(), self._bank.means()
+        windows, means = self._bank.window_statistics(), self._bank.means_and_weights()
+        if ends_interval:  # before anybody is told, whose error is not to keep these values for the next reading
+            self._bank.start_interval()
         position = state.iteration - self._epoch_began_after
         eta = None
         if state.epoch_length is not None:
@@ -211,8 +213,12 @@ class TrainingMeters:
                 eta=eta,
                 lr=list(getattr(state, "lr", ())),
                 terms={
-                    name: TermReading(windows[name].median if name in windows else math.nan, mean.total, mean.interval)
-                    for name, mean in means.items()
+                    name: TermReading(
+                        windows[name].median if name in windows else math.nan,
+                        mean.total,
+                        mean.interval if weight else None,
+                    )
+                    for name, (mean, weight) in means.items()
                 },
                 time=sum(time for time, _ in self._newest_times) / in_window,
                 data_time=sum(waited for _, waited in self._newest_times) / in_window,

@@ -228,10 +228,17 @@ class MeterBank:
 
     def means(self) -> dict[str, MeterMeans]:
         """Means weighted by batch size over all processes. Call it on every process: it is one reduction."""
+        return {name: means for name, (means, _) in self.means_and_weights().items()}
+
+    def means_and_weights(self) -> dict[str, tuple[MeterMeans, float]]:
+        """As :meth:`means`, each with the weight of its interval: 0 where that has no values, and its mean is nan."""
         self.flush()
         sums = _sum_over_processes({name: meter.sums for name, meter in self._meters.items()})
         return {
-            name: MeterMeans(total / count if count else _NAN, recent / recent_count if recent_count else _NAN)
+            name: (
+                MeterMeans(total / count if count else _NAN, recent / recent_count if recent_count else _NAN),
+                recent_count,
+            )
             for name, (total, recent, count, recent_count) in sums.items()
         }
 

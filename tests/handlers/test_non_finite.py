@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import weakref
 from collections.abc import Callable
@@ -353,3 +354,32 @@ def test_a_loss_that_is_not_finite_ends_the_run_where_its_gradient_is(tmp_path: 
     ):
         trainer.run(range(10), max_epochs=1)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_loss_that_was_told_once_does_not_end_the_next_run() -> None:
+    trainer = create_trainer(
+        lambda engine, _: {"loss": math.nan if engine.state.iteration == 4 else 1.0, "grad_norm": 1.0}, nn.Linear(1, 1)
+    )
+    MetricLogger(None, bar=False, console=False).attach(trainer, every=5)
+    NonFiniteWatch().attach(trainer)
+    with pytest.raises(NonFiniteError, match=r"^iteration 5: the mean of the loss"):
+        trainer.run(range(20), max_epochs=1)
+    trainer.run(range(20), max_epochs=1)
+    assert trainer.state.iteration == 20
+
+
+@pytest.mark.parametrize("weight", [0, 1])
+def test_a_loss_that_was_not_computed_is_not_one_that_is_not_finite(tmp_path: Path, weight: int) -> None:
+    """As where two networks are trained in turn; or where a batch is empty."""
+
+    def step(engine: Engine, batch: Any) -> Any:
+        if engine.state.iteration != 3:
+            return {"loss": 1.0, "batch_size": 2}
+        return {"other": 1.0} if weight else {"loss": 1.0, "batch_size": 0}
+
+    trainer = create_trainer(step, nn.Linear(1, 1))
+    MetricLogger(tmp_path, bar=False, console=False).attach(trainer, every=1)
+    NonFiniteWatch().attach(trainer)
+    trainer.run(range(4), max_epochs=1)
+    records = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert ["train/loss" in record for record in records] == [True, True, False, True]

@@ -77,7 +77,8 @@ def test_values_of_a_logger_are_used_at_no_further_transfer(tmp_path: Path, logg
     attach_tensorboard(tmp_path, trainer)
     if not logger_first:
         MetricLogger(console=False).attach(trainer, every=3)
-    with patch.object(MeterBank, "means", autospec=True, side_effect=MeterBank.means) as readings:
+    read = MeterBank.means_and_weights
+    with patch.object(MeterBank, "means_and_weights", autospec=True, side_effect=read) as readings:
         trainer.run([1] * 6, max_epochs=1)
     assert readings.call_count == 2
     assert _scalars(_read(tmp_path), "train/loss") == [(3, 2.0), (6, 5.0)]
