@@ -113,6 +113,7 @@ class GradientUpdate:
         self._window_size = 1
         self._window_left = 0
         self._window_next = (0, 0)
+        self._forward_failed = False
         self._dirty = True  # gradients may be left over from whatever came before
 
     def __call__(self, engine: Engine, model: nn.Module, forward: Callable[[], Any]) -> dict[str, Tensor]:
@@ -158,7 +159,7 @@ class GradientUpdate:
                 with self._autocast:
                     terms = forward()
         except BaseException:
-            self._go_back()
+            self._forward_failed = True
             raise
         loss, gradient, output = _join(terms)
         if self._window_size > 1:
@@ -168,6 +169,10 @@ class GradientUpdate:
 
     def _advance(self, state: Any) -> bool:
         """Count this iteration in its window; whether it is the window's last."""
+        if self._forward_failed:
+            self._forward_failed = False
+            if (state.epoch, state.iteration + 1) == self._window_next:
+                self._go_back()
         if self._window_left == 0 or self._window_next != (state.epoch, state.iteration):
             if self._dirty:  # a window that was never finished
                 _drop_gradients(self.optimizer)
@@ -179,7 +184,7 @@ class GradientUpdate:
         return self._window_left == 0
 
     def _go_back(self) -> None:
-        """Let the window go on with the iteration that failed, which may be done again: its gradients are as before."""
+        """Let the window go on with the iteration that failed, which is done again: its gradients are as before."""
         epoch, following = self._window_next
         left = self._window_left + 1
         # One that has just begun begins anew.

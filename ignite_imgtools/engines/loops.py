@@ -32,13 +32,18 @@ class _Engine(Engine):
     """An Engine that runs again after an error has ended a run; ignite's would do nothing, and return ``None``."""
 
     _failed_at: tuple[int, int] | None = None
+    _passes_error_on = False
 
     def _handle_exception(self, e: BaseException) -> None:
-        self._failed_at = (self.state.epoch, self.state.iteration)
+        # ignite brings an error in a step here twice; what has handled it before may have set another place.
+        if not self._passes_error_on:
+            self._failed_at = (self.state.epoch, self.state.iteration)
+        self._passes_error_on = True
         super()._handle_exception(e)
+        self._passes_error_on = False
 
     def run(self, *args: Any, **kwargs: Any) -> State:
-        failed_at, self._failed_at = self._failed_at, None
+        failed_at, self._failed_at, self._passes_error_on = self._failed_at, None, False
         if failed_at is not None:
             self._internal_run_generator = None
             # Whoever has set another place since then says by that where to go on.
@@ -81,6 +86,7 @@ class _Trainer(_Engine):
         elif event_name is _ITERATION_COMPLETED:
             self._in_step = False
         elif event_name is _EPOCH_STARTED or event_name is _STARTED:
+            self._in_step = False  # if it is still set, that was of a run before
             self._tells_events = self.logger.isEnabledFor(logging.DEBUG)
         if event_kwargs or self._tells_events:
             super()._fire_event(event_name, *event_args, **event_kwargs)

@@ -91,6 +91,30 @@ def test_a_place_that_was_set_after_the_error_is_where_it_goes_on(place: dict[st
     assert again == _places(first, 15)
 
 
+def test_a_place_that_a_handler_of_the_error_has_set_is_where_it_goes_on() -> None:
+    def go_back(error: BaseException) -> None:
+        run.trainer.load_state_dict({"iteration": 10, "epoch_length": 5, "max_epochs": 3})
+        raise error
+
+    fails = _Fails(when=lambda: run.trainer.state.iteration == 13)
+    run = _Run(lambda engine: fails())
+    run.trainer.add_event_handler(Events.EXCEPTION_RAISED, go_back)
+    assert run.run_twice() == _places(11, 15)
+
+
+def test_an_error_before_the_first_step_of_the_second_run() -> None:
+    run, fails = _Run(_fails_in(7)), _Fails(when=lambda: len(run.steps) == 6)
+    run.trainer.add_event_handler(Events.GET_BATCH_COMPLETED, fails)
+    fails.left = 0
+    with pytest.raises(KeyboardInterrupt):
+        run.trainer.run(range(5), max_epochs=3)
+    fails.left = 1
+    with pytest.raises(RuntimeError):
+        run.trainer.run(range(5), max_epochs=3)
+    run.trainer.run(range(5), max_epochs=3)
+    assert run.steps == _places(1, 15)
+
+
 class _Backprop(EventEnum):
     FORWARD_DONE = "forward_done"
 
@@ -239,6 +263,25 @@ def test_a_window_goes_on_with_the_iteration_whose_forward_pass_failed(accumulat
         return found
 
     assert weights(_fails_in(iteration)) == weights(lambda engine: None)
+
+
+def test_a_window_goes_on_without_a_batch_that_the_step_passes_over() -> None:
+    """As many a training does where memory is short for one batch."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    update = GradientUpdate(torch.optim.SGD(model.parameters(), lr=1.0), accumulate=4)
+
+    def step(engine: Engine, batch: Any) -> Any:
+        def forward() -> torch.Tensor:
+            if engine.state.iteration == 2:
+                raise torch.OutOfMemoryError
+            return model(torch.tensor([[10.0**engine.state.iteration]])).sum()
+
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return update(engine, model, forward)
+
+    create_trainer(step, model, update).run(range(4), max_epochs=1)
+    assert model.weight.item() == -(10 + 1000 + 10000) / 4
 
 
 @pytest.mark.parametrize("iteration", [1, 6, 9])
