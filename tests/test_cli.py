@@ -130,6 +130,7 @@ def test_bad_arguments_are_one_line_and_status_2(
         ("backbone must be one of resnet18, vgg, got 'resnet81'", "; perhaps you meant resnet18"),
         ("lr=0.1: in use; choose another output_dir", "lr=0.1: in use; choose another --output-dir"),
         ("runs/lr=0.1/min_size: no such folder", "runs/lr=0.1/min_size: no such folder"),
+        ("there is no folder my val_fraction", "there is no folder my val_fraction"),
         ("on_bad_sample='skip' in Python", "on_bad_sample='skip' in Python"),
         ("model resnet18 is no data of this seed", "model resnet18 is no data of this seed"),
     ],
@@ -141,7 +142,7 @@ def test_messages_name_flags_and_leave_what_a_user_has_named(
         raise ConfigError(message)
 
     monkeypatch.setattr(load_recipe("coco_detection"), "train", refuse)
-    assert main(["train", "coco_detection", "--output-dir", "lr=0.1"]) == 2
+    assert main(["train", "coco_detection", "--output-dir", "lr=0.1", "--data=my val_fraction"]) == 2
     line = capsys.readouterr().err
     assert told in line
     assert line.startswith(f"ignite-imgtools: {told}") or told.startswith(";")

@@ -76,7 +76,8 @@ def in_flags(message: str, types: Mapping[str, Any], args: Sequence[str]) -> str
     if not types:
         return message
     name = "|".join(map(re.escape, sorted(types, key=len, reverse=True)))
-    given = "|".join(re.escape(arg) for arg in args if not arg.startswith("-") and re.search(r"[_=]", arg))
+    values = [arg.partition("=")[2] if arg.startswith("--") else arg for arg in args]
+    given = "|".join(re.escape(value) for value in values if value[:1] != "-" and re.search(r"[_=]", value))
     # An argument begins the message, has a value, or is no word of English; a part of a path is none.
     argument = (
         rf"^(?P<subject>{name})(?= must )|(?<![^\s(])(?P<named>{name})=(?=\w+(?:[\s,;)]|$))"
