@@ -37,9 +37,15 @@ def attach_process_watch(trainer: Engine, stuck_after: float | None = None) -> N
         attach_error_guard(trainer)
         trainer.add_event_handler(Events.STARTED, watch.start)
         trainer.add_event_handler(Events.COMPLETED, watch.stop)
+        trainer.add_event_handler(Events.EXCEPTION_RAISED, watch.leave_open)
         trainer.add_event_handler(Events.TERMINATE, watch.stop_where_nothing_follows)
     if stuck_after is not None:
         watch.stuck_after = stuck_after
+
+
+# What runs that failed have left under watch: whichever trainer goes on ends it. If it were let go of with a trainer
+# that is not used again, the other processes would take that for a failure.
+_left_open: list[contextlib.ExitStack] = []
 
 
 class _ProcessWatch:
@@ -49,8 +55,13 @@ class _ProcessWatch:
 
     def start(self, trainer: Engine) -> None:
         begin_again()
+        while _left_open:
+            self._under_watch.push(_left_open.pop())
         self._under_watch.enter_context(watch_processes(self.stuck_after))
         _refuse_unequal_lengths(trainer)
+
+    def leave_open(self, error: BaseException) -> None:
+        _left_open.append(self._under_watch.pop_all())
 
     def stop(self) -> None:
         self._under_watch.close()

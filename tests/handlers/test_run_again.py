@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import pytest
 import torch
 from ignite.engine import Engine, EventEnum, Events
@@ -20,6 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ignite_imgtools.data import create_loader
+from ignite_imgtools.distributed import failures
 from ignite_imgtools.engines import GradientUpdate, create_trainer
 from ignite_imgtools.formats import NonFiniteError
 from ignite_imgtools.handlers import MetricLogger, NonFiniteWatch, attach_checkpoints
@@ -362,9 +364,22 @@ def test_processes_that_all_failed_may_all_run_again(tmp_path: Path) -> None:
     assert run_processes(_caught_on_all, 2, str(tmp_path)) == [_places(3, 10)] * 2
 
 
-def _caught_where_another_failed(folder: str) -> list[str]:
-    import ignite.distributed as idist
+def _goes_on_with_another_trainer(folder: str) -> bool:
+    fails = _Fails(ValueError)
+    runs = [_Run(lambda engine: fails()), _Run()]
+    for place, run in enumerate(runs):
+        attach_checkpoints(run.trainer, None, {"model": run.model}, Path(folder) / str(place))
+        with contextlib.suppress(ValueError):
+            run.trainer.run(range(5), max_epochs=1)
+    # Else the one that leaves first is taken to have failed by the other, which is then ended.
+    return failures._watch is None and runs[1].steps == _places(1, 5)
 
+
+def test_processes_may_go_on_with_another_trainer(tmp_path: Path) -> None:
+    assert run_processes(_goes_on_with_another_trainer, 2, str(tmp_path)) == [True, True]
+
+
+def _caught_where_another_failed(folder: str) -> list[str]:
     rank, file, told = idist.get_rank(), Path(folder) / "told.json", []
 
     def in_step(engine: Engine) -> None:
