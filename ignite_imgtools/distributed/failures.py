@@ -255,13 +255,13 @@ class _Watch:
     # Called by the thread
 
     def _run(self) -> None:
-        turns = 0
-        while not self._ended.wait(self._until_next_look()):
+        turns, ended = 0, self._ended  # that of a watch that begins again is another one's
+        while not ended.wait(self._until_next_look()):
             turns += 1
             try:
                 self._look(turns)
             except Exception as error:
-                if 0 in self._done or self._ended.wait(2 * _INTERVAL):
+                if 0 in self._done or ended.wait(2 * _INTERVAL):
                     return
                 self._look_again(turns, _in_a_line(error))
             if self._told is None or time.monotonic() - self._told_at <= self._patience(self._told):

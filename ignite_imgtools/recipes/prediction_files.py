@@ -50,6 +50,7 @@ def named_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
         DataError: there is nothing at one of the paths; or, after the last image, some could not be read.
     """
     seen: dict[str, int] = {}
+    taken: set[str] = set()
     images, unread = find_images(paths), 0
     for path in waiting("predicting", images):
         try:
@@ -59,8 +60,13 @@ def named_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
             _logger.warning("%s", dataclasses.replace(fault_of_error(error, path), advice="passed over"))
             unread += 1
             continue
-        number = seen[path.stem] = seen.get(path.stem, 0) + 1
-        yield path, f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png", image
+        while True:  # another image may be called NAME-2 itself
+            number = seen[path.stem] = seen.get(path.stem, 0) + 1
+            name = f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png"
+            if name not in taken:
+                break
+        taken.add(name)
+        yield path, name, image
     if unread:
         raise DataError(f"{unread} of {len(images)} images could not be read; replace those files or leave them out")
 

@@ -35,3 +35,14 @@ def _write_names(folder: Path, output_dir: Path) -> None:
     with PredictionEntries(output_dir) as entries:
         for path, name, image in named_images([folder]):
             entries.add(path, image, {"picture": name})
+
+
+def test_each_picture_has_a_name_of_its_own(tmp_path: Path) -> None:
+    names = ["a.jpg", "a-2.jpg", "a.png", "b/a-2.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+
+    written = [written for _, written, _ in named_images([tmp_path / name for name in names])]
+
+    assert written == ["a.png", "a-2.png", "a-3.png", "a-2-2.png"]
