@@ -135,10 +135,10 @@ def loss_and_lr_figure(history: History) -> Figure | None:
     order = [name for name in names if name != "train/loss"]
     for name, label in zip(names, labels, strict=True):
         style = _loss_style(name, order.index(name) if name in order else 0)
-        axes[0].plot(*thinned(*history.points(name)), label=label, **style)
+        axes[0].plot(*thinned(*history.curve(name)), label=label, **style)
     axes[0].set_title("Losses", loc="left")
     add_legend(axes[0])
-    _fit_losses(axes[0], np.concatenate([history.points(name)[1] for name in names]))
+    _fit_losses(axes[0], np.concatenate([history.curve(name)[1] for name in names]))
     if has_lr:
         axes[1].plot(*thinned(*history.points("lr")), color="tab:blue")
         axes[1].set_title("Learning rate", loc="left")

@@ -64,6 +64,24 @@ class History:
         iterations, values = self._series.get(name, (array("q"), array("d")))
         return np.array(iterations, dtype=np.int64), np.array(values, dtype=np.float64)
 
+    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`points`, a training's means over equal numbers of iterations.
+
+        The line at the end of an epoch is often one of few iterations, whose mean jumps: it is taken into the line
+        before it, if it has less than half as many as lines usually have.
+        """
+        iterations, values = self.points(name)
+        if not name.startswith("train/") or len(values) < 3:
+            return iterations, values
+        spans = np.maximum(np.diff(iterations, prepend=0), 1)
+        begins = spans >= np.median(spans) / 2
+        begins[0] = True
+        starts = np.flatnonzero(begins)
+        weights = np.where(np.isfinite(values), spans, 0)
+        sums, counts = (np.add.reduceat(part, starts) for part in (np.where(weights, values, 0.0) * weights, weights))
+        means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
+        return iterations[np.append(starts[1:] - 1, len(values) - 1)], means
+
     def __bool__(self) -> bool:
         return bool(self._series)
 

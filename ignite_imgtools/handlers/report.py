@@ -128,7 +128,7 @@ def _curves(run: RunRecord) -> str:
     losses = loss_names(history)
     # A sum of one term is that term.
     losses = [name for name in losses if name.endswith("/loss") or _terms_like(name, losses) != 1][:_MAX_LINES]
-    lines = [(name.removeprefix("train/"), *history.points(name)) for name in losses]
+    lines = [(name.removeprefix("train/"), *history.curve(name)) for name in losses]
     finite = sorted(value for _, _, values in lines for value in values.tolist() if math.isfinite(value))
     # A few outliers, usually the first iterations, must not press the rest together.
     limit = finite[math.ceil(0.98 * len(finite)) - 1] * 1.1 if finite and finite[0] >= 0 else None

@@ -88,6 +88,38 @@ def _slowly_thinned(values: np.ndarray, length: int) -> set[int]:
     return kept
 
 
+def test_a_short_line_at_the_end_of_an_epoch_is_part_of_the_one_before() -> None:
+    every, epoch_length, losses = 50, 52, np.random.default_rng(0).random(156)
+    ends = sorted({first + end for first in (0, 52, 104) for end in (every, epoch_length)})
+    history, means = History(), []
+    for begin, end in zip([0, *ends], ends, strict=False):
+        history.add({"iteration": end, "lr": end, "train/loss": losses[begin:end].mean(), "val/loss": 1.0})
+    means = [losses[first : first + 52].mean() for first in (0, 52, 104)]
+    iterations, values = history.curve("train/loss")
+    assert iterations.tolist() == [52, 104, 156]
+    assert values.tolist() == pytest.approx(means, rel=1e-12)
+    for name in ("lr", "val/loss"):  # no means over these iterations
+        assert [part.tolist() for part in history.curve(name)] == [part.tolist() for part in history.points(name)]
+
+
+def test_lines_of_like_lengths_are_drawn_as_they_are() -> None:
+    history = History({"iteration": end, "train/loss": end} for end in (5, 10, 15, 18, 23, 28, 33, 36))
+    assert [part.tolist() for part in history.curve("train/loss")] == [
+        part.tolist() for part in history.points("train/loss")
+    ]
+    assert [len(part) for part in history.curve("unknown")] == [0, 0]
+
+
+def test_a_curve_without_some_of_its_numbers() -> None:
+    values = [math.nan, 3.0, 1.0, math.nan, math.nan, 2.0]
+    history = History({"iteration": i, "train/x": v} for i, v in zip((10, 20, 22, 32, 34, 44), values, strict=True))
+    iterations, means = history.curve("train/x")
+    assert iterations.tolist() == [10, 22, 34, 44]
+    assert means[1] == pytest.approx((10 * 3 + 2 * 1) / 12)
+    assert np.isnan(means[[0, 2]]).all()
+    assert means[3] == 2
+
+
 @pytest.mark.parametrize("count", [21, 22, 100, 101, 109])
 def test_of_a_long_curve_the_ends_of_each_stretch_are_drawn(count: int) -> None:
     values = np.random.default_rng(count).normal(size=count)
