@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,10 @@ from ignite_imgtools.commands.told_defaults import asks_for_help, with_defaults_
 from ignite_imgtools.recipes import load_recipe
 
 __all__ = ["main"]
+
+_OTHER = "eval-"
+_WHOSE = "data.txt"
+"""In a folder of numbers on other data than the run's: which data."""
 
 
 def main(args: list[str]) -> int:
@@ -32,16 +37,23 @@ def main(args: list[str]) -> int:
     kind = _arguments(config_kind, dataclasses.replace(known, output_dir=None))
     parsed = parse(kind, args[1:], f"evaluate {name}", "Evaluate a checkpoint; options not given are those of its run.")
     config = parsed.config
+    evaluated = _evaluated_data(config, known.output_dir)
     if parsed.plots is not None:
-        # The built-in data stay where the run has them.
-        folder = (config.output_dir or known.output_dir) / "data"
-        data = config.data or next((path for path in [folder] if path.is_dir()), None)
-        config = dataclasses.replace(config, output_dir=parsed.plots, data=data)
+        config = _in_folder(config, parsed.plots, config.output_dir or known.output_dir)
     elif config.output_dir is None:
-        config = dataclasses.replace(config, output_dir=_default_folder(config, known))
+        config = _in_folder(config, _default_folder(config, known), known.output_dir)
     recipe.evaluate(config, parsed.checkpoint)
+    if config.output_dir.parent == known.output_dir and config.output_dir.name.startswith(_OTHER):
+        # Not before: of processes that torchrun has started, the last may look for a folder later than others.
+        (config.output_dir / _WHOSE).write_bytes(os.fsencode(evaluated.resolve()))
     _say(f"numbers: {config.output_dir / 'eval'}; pictures: {config.output_dir / 'plots'}")
     return 0
+
+
+def _in_folder(config: Any, folder: Path, run_folder: Path) -> Any:
+    """``config`` that writes into ``folder``; the built-in data stay where the run has them."""
+    own = run_folder / "data"
+    return dataclasses.replace(config, output_dir=folder, data=config.data or (own if own.is_dir() else None))
 
 
 def _default_folder(config: Any, known: Any) -> Path:
@@ -50,9 +62,19 @@ def _default_folder(config: Any, known: Any) -> Path:
     data, own = (_evaluated_data(asked, run_folder) for asked in (config, known))
     if data.resolve() == own.resolve():
         return run_folder
-    folder = run_folder / f"eval-{data.resolve().name}"
+    wanted = run_folder / f"{_OTHER}{data.resolve().name}"
+    folders = (wanted.with_name(f"{wanted.name}-{number}" if number > 1 else wanted.name) for number in count(1))
+    folder = next(folder for folder in folders if _is_free_for(data, folder / _WHOSE))
     _say(f"{data}: not the data of the run, whose eval/ and plots/ stay as they are; those of {data} go into {folder}")
     return folder
+
+
+def _is_free_for(data: Path, whose: Path) -> bool:
+    """Whether the folder of the file ``whose`` holds no numbers of other data."""
+    try:
+        return whose.read_bytes() == os.fsencode(data.resolve())
+    except OSError:
+        return True
 
 
 def _evaluated_data(config: Any, run_folder: Path) -> Path:

@@ -96,7 +96,7 @@ class RunConfig:
     """Go on from the newest good checkpoint in the run folder, never, or from this checkpoint file."""
     seed: Annotated[int, _Int] = 0
     """Seed of everything random: initial weights, order, augmentation, dropout."""
-    log_every: Annotated[int, _Int] = 50
+    log_every: Annotated[int | None, _Int] = None
     """Iterations between two log lines."""
     profile: bool = False
     """Profile five iterations, after three: a table of where their time goes, and a trace, in the run folder."""
@@ -122,7 +122,9 @@ class RunConfig:
         """
         self.check()
         fixed = self.SMALL if self.is_small else self.FULL
-        chosen = {**fixed, **self.defaults(fixed), "output_dir": Path("runs") / name}
+        # The built-in set has few iterations in an epoch.
+        chosen = {"log_every": 10 if self.is_small else 50, **fixed, **self.defaults(fixed)}
+        chosen["output_dir"] = Path("runs") / name
         missing = {flag: value for flag, value in chosen.items() if getattr(self, flag) is None}
         return dataclasses.replace(self, **missing)
 

@@ -48,6 +48,16 @@ def test_other_data_leave_the_numbers_of_the_run(
     _evaluate("classification", run, "--data", other, "--output-dir", run)
     assert (run / "eval" / "metrics.json").read_bytes() == (written / "eval" / "metrics.json").read_bytes()
 
+    # A folder of the same name elsewhere has numbers of its own, a second evaluation of either replaces them.
+    namesake = make_data("class_folders", tmp_path / "b" / "other", num_train=5, num_val=5, seed=2, image_size=64)
+    for _ in range(2):
+        _evaluate("classification", run, "--data", namesake)
+        _evaluate("classification", run, "--data", other)
+    whose = {path.name: Path((path / "data.txt").read_text()) for path in run.glob("eval-*")}
+    assert whose == {"eval-other": other.resolve(), "eval-other-2": namesake.resolve()}
+    assert (run / "eval-other-2" / "eval" / "metrics.json").is_file()
+    shutil.rmtree(run / "eval-other-2")
+
     # The same folder by another path is no other data.
     shutil.rmtree(written)
     monkeypatch.chdir(data)
@@ -66,3 +76,12 @@ def test_data_for_validation_alone_are_other_data_too(tmp_path: Path) -> None:
     _evaluate("u2net", run, "--val-data", other)
     assert (run / "eval-other" / "eval" / "metrics.json").is_file()
     assert _contents(run) == before
+
+
+@pytest.mark.slow
+def test_the_built_in_data_stay_in_the_folder_of_the_run(tmp_path: Path) -> None:
+    other = make_data("saliency", tmp_path / "other", num_train=4, num_val=2, seed=1, image_size=64)
+    run = tmp_path / "run"
+    assert main(["train", "u2net", "--output-dir", str(run), *_SALIENCY]) == 0
+    _evaluate("u2net", run, "--val-data", other)
+    assert sorted(path.name for path in (run / "eval-other").iterdir()) == ["data.txt", "eval", "plots"]
