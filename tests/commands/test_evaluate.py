@@ -61,6 +61,7 @@ def test_other_data_leave_the_numbers_of_the_run(
     # The same folder by another path is no other data.
     shutil.rmtree(written)
     monkeypatch.chdir(data)
+    capfd.readouterr()
     _evaluate("classification", run, "--data", ".")
     assert "not the data of the run" not in capfd.readouterr().out
     assert not list(run.glob("eval-*"))
