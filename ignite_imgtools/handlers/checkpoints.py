@@ -152,6 +152,16 @@ class Checkpoints:
         self._boundary = 0
         self._boundary_distance = 1
 
+    @property
+    def best_score(self) -> float | None:
+        """The value of ``best`` that ``best.pt`` was kept for; ``None`` where there is none yet."""
+        return self._best.score
+
+    @property
+    def best_iteration(self) -> int | None:
+        """The iteration of :attr:`best_score`."""
+        return self._best.iteration
+
     # What is attached
 
     def attach(self) -> None:

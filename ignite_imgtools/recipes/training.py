@@ -15,7 +15,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ignite_imgtools import data, distributed, engines, handlers, models
+from ignite_imgtools.formats import one_line
 from ignite_imgtools.handlers.run_folder import NEUTRAL
+from ignite_imgtools.progress import say
 from ignite_imgtools.recipes.config import config_to_dict, refused_arguments
 
 __all__ = ["create_train_loader", "create_update", "open_run", "prepare_model", "run_training"]
@@ -132,10 +134,17 @@ def run_training(
     if config.profile:
         handlers.attach_profile(folder, trainer, model, optimizer)
 
+    samples = f"{len(train_loader.dataset):,} training and {len(val_loader.dataset):,} validation samples"
+    say(one_line(f"{samples}; run folder: {folder}"))
     if config.max_iterations is None:
         trainer.run(train_loader, max_epochs=config.epochs)
     else:
         trainer.run(train_loader, max_iters=min(config.max_iterations, config.epochs * len(train_loader)))
+    kept, score = checkpoints.folder / "last.pt", checkpoints.best_score
+    if score is not None:
+        kept = checkpoints.folder / "best.pt"
+        say(f"best val/{best}: {score:.4f} at iteration {checkpoints.best_iteration}")
+    say(one_line(f"weights: {kept}; curves, numbers and pictures: {folder / 'report.html'}"))
 
 
 def _evaluate_uncompiled(evaluator: Engine) -> None:
