@@ -44,6 +44,7 @@ _BACKGROUND: Color = (246, 246, 246)
 _INK: Color = (40, 40, 40)
 _MARGIN = 8
 _MIN_SIDE = 480
+_TEXT_GAP = 2
 
 
 def class_color(label: int) -> Color:
@@ -95,7 +96,8 @@ def draw_boxes(
         image: uint8 ``[H, W, 3]``.
         boxes_xyxy: ``[N, 4]`` in pixels of ``image``; drawn in this order.
         labels: decide the colours.
-        texts: what stands at each box; where several would cover each other, another corner is taken.
+        texts: what stands at each box; where several would cover each other, the last boxes keep their places and the
+            others take free ones beside.
         size: width and height of the result. By default the image's own, small images enlarged until their text can
             be read.
         dashed: boxes with a broken line.
@@ -125,9 +127,16 @@ def draw_boxes(
             for x, y in (points[points[:, 2] > 0, :2] * scales[:2]).tolist():
                 place = (x - line, y - line, x + line, y + line)
                 draw.ellipse(place, fill=class_color(label), outline=(255, 255, 255))
-    taken: list[Box] = []
-    for box, label, text in zip(scaled, labels, texts, strict=True):
-        taken.append(_draw_text(draw, size, box, text, class_color(label), font, taken))
+    bounds = [draw.textbbox((0, 0), text, font=font) for text in texts]
+    # The last boxes, the surest of a prediction, are on top and choose first.
+    places = np.full((len(scaled), 4), -np.inf)
+    for i, (box, (left, top, right, bottom)) in reversed(list(enumerate(zip(scaled, bounds, strict=True)))):
+        if np.isfinite(box).all():
+            places[i] = _text_place(box, (right - left + 6, bottom - top + 6), size, places[i + 1 :])
+    for text_place, label, text, (left, top, _, _) in zip(places.tolist(), labels, texts, bounds, strict=True):
+        if np.isfinite(text_place).all():
+            ink = _draw_ground(draw, text_place, class_color(label))
+            draw.text((text_place[0] + 3 - left, text_place[1] + 3 - top), text, fill=ink, font=font)
     return picture
 
 
@@ -159,37 +168,48 @@ def _draw_outline(draw: ImageDraw.ImageDraw, box: Sequence[float], color: Color,
             draw.line([tuple(point) for point in dash.tolist()], fill=color, width=line)
 
 
-def _draw_text(
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    box: Sequence[float],
-    text: str,
-    color: Color,
-    font: Any,
-    taken: Sequence[Box],
-) -> Box:
-    """Write ``text`` at a corner of ``box`` where it is within the picture and covers no other text, if there is."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 6
+def _text_place(box: Sequence[float], extent: tuple[float, float], size: tuple[int, int], taken: np.ndarray) -> Box:
+    """Where a text stands: at a corner of ``box``, or along its edges, or in the nearest free place of the picture.
+
+    Where none is free it covers as little of the texts before, ``taken`` ``[N, 4]``, as can be.
+    """
+    width, height = extent
     x1, y1, x2, y2 = box
-    if not np.isfinite(box).all():
-        return (0.0, 0.0, 0.0, 0.0)
+    room_x, room_y = max(size[0] - width, 0.0), max(size[1] - height, 0.0)
     corners = [(x1, y1 - height), (x1, y2), (x2 - width, y1 - height), (x1, y1), (x2 - width, y2), (x1, y2 - height)]
-    places: list[Box] = []
-    for x, y in corners:
-        x = min(max(x, 0.0), max(size[0] - width, 0.0))
-        y = min(max(y, 0.0), max(size[1] - height, 0.0))
-        places.append((x, y, x + width, y + height))
-    place = min(places, key=lambda candidate: sum(_overlap(candidate, other) for other in taken))
-    draw.rectangle(place, fill=color)
+    xs, ys = np.clip(corners, 0.0, (room_x, room_y)).T
+    covered = (_shared(xs, width, taken[:, ::2]) * _shared(ys, height, taken[:, 1::2])).sum(0)
+    if covered.min() < 1:
+        i = j = int((covered < 1).argmax())
+    else:
+        x, y, step = xs[0], ys[0], (height + _TEXT_GAP) / 4  # four steps are a line, so texts pile up tightly
+        xs = _steps(x, [x1, x2, x1 - width, x2 - width], step, room_x)
+        ys = _steps(y, [y1, y2, y1 - height, y2 - height], step, room_y)
+        covered = _shared(xs, width, taken[:, ::2]).T @ _shared(ys, height, taken[:, 1::2])
+        # To leave the box costs more than to slide along it, and upright slides more than level ones: texts are wide.
+        gap_x = np.maximum(x1 - xs - width, xs - x2).clip(0)
+        gap_y = np.maximum(y1 - ys - height, ys - y2).clip(0)
+        far = 4 * np.maximum(gap_x[:, None], gap_y) + np.abs(xs - x)[:, None] / 4 + np.abs(ys - y)
+        best = np.where(covered < 1, far, 1e6 * covered + far).argmin()
+        i, j = divmod(int(best), len(ys))
+    return (float(xs[i]), float(ys[j]), float(xs[i]) + width, float(ys[j]) + height)
+
+
+def _steps(start: float, others: Sequence[float], step: float, end: float) -> np.ndarray:
+    return np.concatenate([np.clip([start, *others], 0.0, end), np.arange(start % step, end, step), [end]])
+
+
+def _shared(starts: np.ndarray, length: float, taken: np.ndarray) -> np.ndarray:
+    """What texts of ``length`` at ``starts`` ``[M]`` have in common with those of ``taken`` ``[N, 2]``: ``[N, M]``."""
+    ends = np.minimum(starts + length, taken[:, 1:]) + _TEXT_GAP
+    return (ends - np.maximum(starts, taken[:, :1])).clip(0)
+
+
+def _draw_ground(draw: ImageDraw.ImageDraw, place: Sequence[float], color: Color) -> Color:
+    """Fill ``place`` for a text, and say in which colour that is readable."""
+    draw.rectangle(tuple(place), fill=color)
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
-    draw.text((place[0] + 3 - left, place[1] + 3 - top), text, fill=ink, font=font)
-    return place
-
-
-def _overlap(a: Box, b: Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return (0, 0, 0) if luminance > 140 else (255, 255, 255)
 
 
 def prediction_picture(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ignite_imgtools.handlers.drawing import (
     beside,
@@ -45,6 +46,46 @@ def test_texts_of_boxes_at_one_place_do_not_cover_each_other() -> None:
     painted = [int((picture == class_color(label)).all(axis=2).sum()) for label in (1, 2, 3, 4)]
     # The last box hides the lines of the others, so of those there is the ground of their texts, and each is whole.
     assert min(painted) > 0.8 * sorted(painted)[2]
+
+
+def _ground(picture: Image.Image, label: int) -> np.ndarray:
+    return (np.asarray(picture) == class_color(label)).all(axis=2)
+
+
+def _without_lines(x: float, y: float) -> list[float]:
+    return [x + 1, y + 1, x, y]
+
+
+@pytest.mark.parametrize("spread", [0, 12, 40])
+@pytest.mark.parametrize("start", [(200, 150), (2, 2), (399, 299), (399, 10), (-90, 150), (200, 330)])
+def test_texts_of_a_cluster_are_whole_and_within_the_picture(start: tuple[int, int], spread: int) -> None:
+    black, count = np.zeros((300, 400, 3), np.uint8), 12
+    boxes = [_without_lines(start[0] + spread * (i % 4), start[1] + spread * (i // 4)) for i in range(count)]
+    picture = draw_boxes(black, np.array(boxes), list(range(count)), ["a label"] * count, size=(400, 300))
+    for label in range(count):
+        alone = draw_boxes(black, np.array([_without_lines(430, 330)]), [label], ["a label"], size=(400, 300))
+        assert _ground(picture, label).sum() > 0.95 * _ground(alone, label).sum(), label
+
+
+def test_texts_beside_each_other_are_where_they_would_be_alone() -> None:
+    boxes = np.array([[20, 40, 90, 90], [150, 40, 220, 90], [300, 40, 399, 90], [150, 200, 390, 299.0]])
+    together = draw_boxes(np.zeros((300, 400, 3), np.uint8), boxes, [0, 1, 2, 3], ["a label"] * 4)
+    for label in range(4):
+        alone = draw_boxes(np.zeros((300, 400, 3), np.uint8), boxes[[label]], [label], ["a label"])
+        assert (_ground(together, label) == _ground(alone, label)).all()
+
+
+def test_the_last_box_keeps_its_text_where_it_would_be_alone() -> None:
+    boxes = np.array([_without_lines(100 + 5 * i, 100) for i in range(4)])
+    together = draw_boxes(np.zeros((300, 400, 3), np.uint8), boxes, [0, 1, 2, 3], ["a label"] * 4)
+    alone = draw_boxes(np.zeros((300, 400, 3), np.uint8), boxes[3:], [3], ["a label"])
+    assert (_ground(together, 3) == _ground(alone, 3)).all()
+
+
+def test_more_texts_than_have_room_are_drawn_nonetheless() -> None:
+    boxes = np.array([_without_lines(20, 20)] * 40)
+    picture = draw_boxes(_GREY, boxes, [i % 12 for i in range(40)], ["a label that is wider"] * 40, size=(200, 100))
+    assert len({label for label in range(12) if _ground(picture, label).any()}) > 4
 
 
 def test_odd_boxes_are_no_error() -> None:
