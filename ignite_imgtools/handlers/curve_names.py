@@ -26,9 +26,16 @@ _WORD_ENDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z
 
 
 def loss_names(history: History) -> list[str]:
-    """The terms of the training's loss and the losses of evaluations, the sums first."""
-    names = [name for name in history.names if "/" in name and _is_loss(name)]
+    """The terms of the training's loss and the losses of evaluations, the sums first; without terms that are sums."""
+    names = [name for name in history.names if "/" in name and _is_loss(name) and not _is_sum(history, name)]
     return sorted(names, key=lambda name: not name.endswith("/loss"))
+
+
+def _is_sum(history: History, name: str) -> bool:
+    """Whether a term is the only one, and so the same as the sum."""
+    total = f"{name.split('/', 1)[0]}/loss"
+    points = zip(history.points(name), history.points(total), strict=True)
+    return name != total and all(np.array_equal(own, others, equal_nan=True) for own, others in points)
 
 
 def _is_loss(name: str) -> bool:

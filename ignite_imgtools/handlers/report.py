@@ -125,9 +125,7 @@ def _tiles(run: RunRecord) -> str:
 
 def _curves(run: RunRecord) -> str:
     history = run.history
-    losses = loss_names(history)
-    # A sum of one term is that term.
-    losses = [name for name in losses if name.endswith("/loss") or _terms_like(name, losses) != 1][:_MAX_LINES]
+    losses = loss_names(history)[:_MAX_LINES]
     lines = [(name.removeprefix("train/"), *history.curve(name)) for name in losses]
     finite = sorted(value for _, _, values in lines for value in values.tolist() if math.isfinite(value))
     # A few outliers, usually the first iterations, must not press the rest together.
@@ -139,13 +137,6 @@ def _curves(run: RunRecord) -> str:
     rates = history.points("lr")
     charts.append(chart("Learning rate", [("lr", *rates)], notes=[number(rates[1][-1])]) if len(rates[0]) else "")
     return f'<div class="grid2">{"".join(charts)}</div>' if any(charts) else ""
-
-
-def _terms_like(name: str, names: Sequence[str]) -> int:
-    """How many terms of the loss of the same training or evaluation there are, if there is their sum."""
-    kind = name.split("/", 1)[0]
-    siblings = [other for other in names if other.split("/", 1)[0] == kind]
-    return len(siblings) - 1 if f"{kind}/loss" in siblings else len(siblings) + 1
 
 
 def _best_note(name: str, values: np.ndarray) -> str:

@@ -54,6 +54,13 @@ def test_the_own_terms_of_a_step_are_drawn_and_what_is_no_loss_is_not() -> None:
     assert list(_lines(figure.axes[0])) == ["loss", "ce", "dice", "edge"]
 
 
+def test_a_term_that_is_the_sum_is_not_drawn_under_it() -> None:
+    records = [{"iteration": i, "train/loss": 1 / i, "train/loss_ce": 1 / i, "val/loss": 2.0} for i in (1, 2)]
+    figure = loss_and_lr_figure(History([*records, {"iteration": 3, "val/loss_ce": 2.0}]))
+    assert figure is not None
+    assert list(_lines(figure.axes[0])) == ["loss", "val/loss", "val/loss_ce"]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
