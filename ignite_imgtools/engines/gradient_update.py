@@ -94,7 +94,7 @@ class GradientUpdate:
         if isinstance(scaler, str) and scaler != "auto":
             raise ValueError(f"scaler must be 'auto', None or a GradScaler, got {scaler!r}")
         if isinstance(scheduler, ReduceLROnPlateau):
-            raise TypeError("ReduceLROnPlateau needs a metric: step it after evaluations, scheduler is stepped blindly")
+            raise TypeError("ReduceLROnPlateau needs a metric: step it yourself at TrainerEvents.EVALUATION_COMPLETED")
         self.optimizer = optimizer
         self.amp_dtype = autocast_dtype(amp_dtype)
         self.accumulate = accumulate
