@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +59,15 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photographs: {folder} is not a folder; set IGNITE_IMGTOOLS_DATA to where they are")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folders_of_a_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Removes the folders that a module's fixtures shared, unless a test of it failed: runs of all fill 11 GB."""
+    base = tmp_path_factory.getbasetemp()
+    before, failed = set(base.iterdir()), request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed:
+        for folder in set(base.iterdir()) - before:
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
