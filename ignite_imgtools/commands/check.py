@@ -38,8 +38,8 @@ def main(args: list[str]) -> int:
     check_known("format", parsed.format, check.FORMATS)
     if not parsed.data.is_dir():
         raise UsageError(f"--data must be a folder; there is no folder {parsed.data}")
-    faults = check.check_dataset(parsed.format, parsed.data, decode=parsed.decode)
-    print(check.format_report(faults))
-    if parsed.format == "yolo" and not faults:
+    good, report = check.check_and_report(parsed.format, parsed.data, decode=parsed.decode)
+    print(report)
+    if parsed.format == "yolo" and good:
         print(check.anchor_report(parsed.format, parsed.data))
-    return 2 if faults else 0
+    return 0 if good else 2

@@ -23,7 +23,7 @@ from .dense_data import DensePart
 from .dense_layouts import SALIENCY_FORMATS, SEGMENTATION_FORMATS, DenseLayout
 from .detection_table import DetectionTable
 from .faults import Fault, fault_of_error
-from .image_faults import images_decoded
+from .image_faults import images_counted, images_decoded
 from .landmark_layouts import LANDMARK_FORMATS, check_landmarks
 from .layouts import CocoPart, Part, VocPart, YoloPart, find_layout
 from .masks import IGNORED
@@ -31,7 +31,7 @@ from .person_check import check_person_keypoints
 from .voc_file import read_voc
 from .yolo_file import read_yolo
 
-__all__ = ["FORMATS", "Fault", "anchor_report", "check_dataset", "format_report"]
+__all__ = ["FORMATS", "Fault", "anchor_report", "check_and_report", "check_dataset", "format_report"]
 
 
 @waited("checking")
@@ -59,13 +59,25 @@ def check_dataset(data_format: str, folder: str | os.PathLike[str], *, decode: b
         return FORMATS[data_format](Path(folder))
 
 
-def format_report(faults: list[Fault]) -> str:
-    """The faults, one in a line, and a line that counts them."""
+def format_report(faults: list[Fault], images: int | None = None) -> str:
+    """The faults, one in a line, and a line that counts them, and the ``images`` looked at where they are given."""
+    looked_at = "" if images is None else f"; {_counted(images, 'image')} looked at"
     if not faults:
-        return "no faults found"
+        return f"no faults found{looked_at}"
     files = len({fault.file for fault in faults})
-    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {files} file{'s' if files > 1 else ''}"
+    count = f"{_counted(len(faults), 'fault')} in {_counted(files, 'file')}{looked_at}"
     return "\n".join([*map(str, faults), count])
+
+
+def check_and_report(data_format: str, folder: str | os.PathLike[str], *, decode: bool = False) -> tuple[bool, str]:
+    """Whether :func:`check_dataset` found nothing, and its report with the number of images that it looked at."""
+    with images_counted() as images:
+        faults = check_dataset(data_format, folder, decode=decode)
+    return not faults, format_report(faults, len(images))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def anchor_report(data_format: str, folder: str | os.PathLike[str]) -> str:

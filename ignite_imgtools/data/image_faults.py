@@ -20,7 +20,7 @@ from .faults import Fault, fault_of_error
 from .images import MAX_PIXELS, image_size, read_image, resolve_inside
 from .quick_look import complete_jpeg_size
 
-__all__ = ["examine_image", "images_decoded", "linked_folders"]
+__all__ = ["examine_image", "images_counted", "images_decoded", "linked_folders"]
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
@@ -29,6 +29,7 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*")
 _TIFF_PIECES = ((273, 279), (324, 325))
 
 _decoding: ContextVar[bool] = ContextVar("decoding", default=False)
+_examined: ContextVar[set[tuple[str, str]] | None] = ContextVar("examined", default=None)
 
 
 @contextmanager
@@ -43,6 +44,18 @@ def images_decoded() -> Iterator[None]:
         yield
     finally:
         _decoding.reset(token)
+
+
+@contextmanager
+def images_counted() -> Iterator[set[tuple[str, str]]]:
+    """Within it :func:`examine_image` adds each image, as folder and name, to the set that this gives; masks it does
+    not."""
+    examined: set[tuple[str, str]] = set()
+    token = _examined.set(examined)
+    try:
+        yield examined
+    finally:
+        _examined.reset(token)
 
 
 def examine_image(
@@ -68,6 +81,9 @@ def examine_image(
         ``(height, width)`` of the image, or ``None`` where it has none, and the fault, if there is one.
     """
     tick()
+    examined = _examined.get()
+    if examined is not None and not is_mask:
+        examined.add((os.fspath(folder), name))
     if not _decoding.get() and not is_mask:
         quick = complete_jpeg_size(os.fspath(folder), name)
         if quick is not None and noted_size in (None, quick):

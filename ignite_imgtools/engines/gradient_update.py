@@ -126,7 +126,7 @@ class GradientUpdate:
 
         Returns:
             ``{"loss": their sum, each term, "grad_norm": of the newest step, before clipping}``, with a scaler also
-            ``"loss_scale"``; detached and left on the device.
+            ``"loss_scale"``; detached and left on the device. The norm is 0 until there has been a step.
 
         Raises:
             NonFiniteError: ``check_every`` has found gradients that are not finite.

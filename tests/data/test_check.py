@@ -64,6 +64,8 @@ def test_report():
         "b c.jpg: the image breaks off; restore it",
         "3 faults in 2 files",
     ]
+    assert format_report([], 1) == "no faults found; 1 image looked at"
+    assert format_report([one], 1200).endswith("\n1 fault in 1 file; 1,200 images looked at")
 
 
 @pytest.mark.data

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ignite_imgtools.data import CocoDetection, VocDetection, check_dataset, make_data, open_detection_data
+from ignite_imgtools.data.check import check_and_report
 from ignite_imgtools.data.make_data import FORMATS
 from ignite_imgtools.data.shapes import CLASSES
 
@@ -48,6 +49,11 @@ def test_what_is_written_can_be_used(made, name):
     image, target = val_set[3]
     assert tuple(image.shape[1:]) == val_set.image_size(3)
     assert len(target["boxes"]) > 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_check_says_at_how_many_images_it_looked(made, name):
+    assert check_and_report(name, made[name]) == (True, "no faults found; 20 images looked at")
 
 
 def test_formats_tell_the_same(made):
