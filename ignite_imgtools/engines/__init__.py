@@ -26,8 +26,7 @@ from ignite_imgtools.engines.landmarks import (
     landmark_training_step,
 )
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
-from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
-from ignite_imgtools.engines.mean_losses import MeanLosses
+from ignite_imgtools.engines.mean_losses import MeanDenseLosses, MeanLosses
 from ignite_imgtools.engines.mixing import create_mixing
 from ignite_imgtools.engines.multi_scale import attach_multi_scale, multi_scale_size, multi_scale_sizes
 from ignite_imgtools.engines.oks_nms import COCO_KEYPOINT_SIGMAS, keypoint_similarity, oks_nms

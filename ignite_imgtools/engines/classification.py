@@ -19,7 +19,7 @@ from ignite_imgtools.engines.dense import IMAGENET_MEAN, IMAGENET_STD, LossFunct
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate, autocast_dtype
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer, evaluation_mode, model_device
-from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
+from ignite_imgtools.engines.mean_losses import MeanDenseLosses
 from ignite_imgtools.engines.mixing import Mixing
 from ignite_imgtools.formats import DataError
 

@@ -24,7 +24,7 @@ from ignite_imgtools.engines.dense import (
 from ignite_imgtools.engines.ema import ExponentialMovingAverage
 from ignite_imgtools.engines.gradient_update import GradientUpdate
 from ignite_imgtools.engines.loops import create_evaluator, create_trainer
-from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
+from ignite_imgtools.engines.mean_losses import MeanDenseLosses
 from ignite_imgtools.formats import DataError
 
 __all__ = [

@@ -36,8 +36,7 @@ from ignite_imgtools.cli import main as command
 from ignite_imgtools.data import create_loader
 from ignite_imgtools.data.make_data import make_data
 from ignite_imgtools.engines import create_evaluator
-from ignite_imgtools.engines.mean_dense_losses import MeanDenseLosses
-from ignite_imgtools.engines.mean_losses import MeanLosses
+from ignite_imgtools.engines.mean_losses import MeanDenseLosses, MeanLosses
 from ignite_imgtools.metrics import (
     ClassificationMetric,
     CocoMetric,
