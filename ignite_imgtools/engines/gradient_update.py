@@ -272,7 +272,7 @@ class GradientUpdate:
             part.load_state_dict(state[name])
         self._grad_norm = state["grad_norm"].to(self._grad_norm.device, copy=True)
         self._steps = int(state["steps"])
-        self._window_left = 0
+        self._window_left, self._forward_failed = 0, False
 
     def _parts(self) -> dict[str, Any]:
         parts = {"scaler": self.scaler, "ema": self.ema, "scheduler": self.scheduler}

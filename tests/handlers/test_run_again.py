@@ -286,6 +286,29 @@ def test_a_window_goes_on_without_a_batch_that_the_step_passes_over() -> None:
     assert model.weight.item() == -(10 + 1000 + 10000) / 4
 
 
+def test_a_window_begins_anew_where_a_checkpoint_was_loaded_after_a_failed_forward_pass(tmp_path: Path) -> None:
+    """As in a notebook, with a trainer made anew that resumes."""
+    model, fails = nn.Linear(1, 1, bias=False), _Fails(torch.OutOfMemoryError, lambda: trainer.state.iteration == 5)
+    nn.init.zeros_(model.weight)
+    update, found = GradientUpdate(torch.optim.SGD(model.parameters(), lr=1.0), accumulate=4), []
+
+    def step(engine: Engine, batch: Any) -> Any:
+        def forward() -> torch.Tensor:
+            fails()
+            return model(torch.ones(1, 1)).sum()
+
+        output = update(engine, model, forward)
+        found.append(model.weight.item())
+        return output
+
+    for _ in range(2):
+        trainer = create_trainer(step, model, update)
+        attach_checkpoints(trainer, None, {"model": model}, tmp_path)
+        with contextlib.suppress(torch.OutOfMemoryError):
+            trainer.run(range(4), max_epochs=2)
+    assert found == [0, 0, 0, -1, -1, -1, -1, -2]
+
+
 @pytest.mark.parametrize("iteration", [1, 6, 9])
 def test_meters_go_on_after_an_error(tmp_path: Path, iteration: int) -> None:
     def logged(folder: Path, fails: Callable[[Engine], Any]) -> tuple[list[Any], list[str]]:
