@@ -31,6 +31,7 @@ STUCK_AFTER = 1800.0
 
 FAILURE_FILE = "IGNITE_IMGTOOLS_FAILURE_FILE"
 """Environment variable: where the first of the processes that :func:`launch` has started says why it failed."""
+_TORCHRUN_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun's own such variable, of each process
 
 _logger = logging.getLogger(__name__)
 
@@ -206,7 +207,11 @@ class _Watch:
             raise instead
         self._ended.set()
         self._thread.join(_SECONDS_TO_END)
-        self._renew()
+        # Else a launcher would tell this error, whatever ends the run later.
+        for variable in (FAILURE_FILE, _TORCHRUN_FILE):
+            with contextlib.suppress(KeyError, OSError):
+                Path(os.environ[variable]).unlink()
+        self._renew()  # waits for all, so none of them removes what another one has told since
         self.start()
 
     def report(self, error: BaseException) -> BaseException:
@@ -405,7 +410,7 @@ def _add_note(error: BaseException, note: str) -> None:
 
 
 def _tell_torchrun(error: BaseException) -> None:
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+    if _TORCHRUN_FILE in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         try:

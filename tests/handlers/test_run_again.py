@@ -402,6 +402,25 @@ def test_processes_may_go_on_with_another_trainer(tmp_path: Path) -> None:
     assert run_processes(_goes_on_with_another_trainer, 2, str(tmp_path)) == [True, True]
 
 
+def _told_to_launchers(folder: str) -> tuple[bool, bool]:
+    files = [Path(folder) / "failure.json", Path(folder) / f"error-{idist.get_rank()}.json"]
+    os.environ |= dict(zip((failures.FAILURE_FILE, "TORCHELASTIC_ERROR_FILE"), map(str, files), strict=True))
+    fails, told = _Fails(), []
+    run = _Run(lambda engine: fails())
+    attach_checkpoints(run.trainer, None, {"model": run.model}, Path(folder) / "run")
+    for _ in range(2):
+        with contextlib.suppress(RuntimeError):
+            run.trainer.run(range(5), max_epochs=1)
+        idist.barrier()
+        told.append(any(file.exists() for file in files))
+        idist.barrier()
+    return told[0], told[1]
+
+
+def test_an_error_after_which_processes_go_on_is_not_told_for_a_later_one(tmp_path: Path) -> None:
+    assert run_processes(_told_to_launchers, 2, str(tmp_path)) == [(True, False)] * 2
+
+
 def _caught_where_another_failed(folder: str) -> list[str]:
     rank, file, told = idist.get_rank(), Path(folder) / "told.json", []
 
