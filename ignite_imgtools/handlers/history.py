@@ -68,14 +68,15 @@ class History:
         """As :meth:`points`, a training's means over equal numbers of iterations.
 
         The line at the end of an epoch is often one of few iterations, whose mean jumps: it is taken into the line
-        before it, if it has less than half as many as lines usually have.
+        before it, if it has less than half as many as that one and the next one.
         """
         iterations, values = self.points(name)
         if not name.startswith("train/") or len(values) < 3:
             return iterations, values
         spans = np.maximum(np.diff(iterations, prepend=0), 1)
-        begins = spans >= np.median(spans) / 2
-        begins[0] = True
+        # Not by what is usual in all of the run, a later part of which may log more often.
+        around = np.minimum(spans[:-1], np.append(spans[2:], np.inf))
+        begins = np.append(True, spans[1:] >= around / 2)
         starts = np.flatnonzero(begins)
         weights = np.where(np.isfinite(values), spans, 0)
         sums, counts = (np.add.reduceat(part, starts) for part in (np.where(weights, values, 0.0) * weights, weights))

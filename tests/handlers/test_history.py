@@ -102,6 +102,19 @@ def test_a_short_line_at_the_end_of_an_epoch_is_part_of_the_one_before() -> None
         assert [part.tolist() for part in history.curve(name)] == [part.tolist() for part in history.points(name)]
 
 
+@pytest.mark.parametrize("lines", [5, 6])
+def test_epochs_of_a_long_line_and_a_short_one_are_drawn_alike_whenever_that_is(lines: int) -> None:
+    ends = [50, 70, 120, 140, 190, 210][:lines]
+    history = History({"iteration": end, "train/loss": end} for end in ends)
+    assert history.curve("train/loss")[0].tolist() == [70, 140, ends[-1]]
+
+
+def test_a_part_of_a_run_that_logged_more_often_is_drawn_as_it_is() -> None:
+    ends = [*range(50, 501, 50), 510, 520, 530]
+    history = History({"iteration": end, "train/loss": end} for end in ends)
+    assert history.curve("train/loss")[0].tolist() == ends
+
+
 def test_lines_of_like_lengths_are_drawn_as_they_are() -> None:
     history = History({"iteration": end, "train/loss": end} for end in (5, 10, 15, 18, 23, 28, 33, 36))
     assert [part.tolist() for part in history.curve("train/loss")] == [
