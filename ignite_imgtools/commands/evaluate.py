@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,9 +44,9 @@ def main(args: list[str]) -> int:
     elif config.output_dir is None:
         config = _in_folder(config, _default_folder(config, known), known.output_dir)
     recipe.evaluate(config, parsed.checkpoint)
-    if config.output_dir.parent == known.output_dir and config.output_dir.name.startswith(_OTHER):
+    if config.output_dir.name.startswith(_OTHER) and config.output_dir.parent.resolve() == known.output_dir.resolve():
         # Not before: of processes that torchrun has started, the last may look for a folder later than others.
-        (config.output_dir / _WHOSE).write_bytes(os.fsencode(evaluated.resolve()))
+        _note_data(config.output_dir / _WHOSE, evaluated)
     _say(f"numbers: {config.output_dir / 'eval'}; pictures: {config.output_dir / 'plots'}")
     return 0
 
@@ -77,14 +78,26 @@ def _is_free_for(data: Path, whose: Path) -> bool:
         return True
 
 
+def _note_data(whose: Path, data: Path) -> None:
+    # The folder may not be there yet on the other processes, or never, on a machine with a disk of its own.
+    if _is_first():
+        with suppress(OSError):  # what could not be written there was told already
+            whose.write_bytes(os.fsencode(data.resolve()))
+
+
 def _evaluated_data(config: Any, run_folder: Path) -> Path:
     """The folder of the data set whose validation part ``config`` evaluates."""
     return getattr(config, "val_data", None) or config.data or run_folder / "data"
 
 
 def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun has started
+    if _is_first():
         print(line)
+
+
+def _is_first() -> bool:
+    """Whether this is the only process, or the first one of those that torchrun or SLURM has started."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def _arguments(config_kind: type, default: Any) -> type:

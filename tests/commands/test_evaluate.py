@@ -9,6 +9,7 @@ import pytest
 
 from ignite_imgtools.cli import main
 from ignite_imgtools.data.make_data import make_data
+from ignite_imgtools.recipes import load_recipe
 
 _FLAGS = "--model shufflenet_v2_x0_5 --image-size 40 --batch-size 6 --max-iterations 1 --device cpu".split()
 _SALIENCY = "--model lite --resize 40 --crop-size 32 --batch-size 4 --max-iterations 1 --device cpu".split()
@@ -58,12 +59,35 @@ def test_other_data_leave_the_numbers_of_the_run(
     assert (run / "eval-other-2" / "eval" / "metrics.json").is_file()
     shutil.rmtree(run / "eval-other-2")
 
+    # Whose numbers they are is right too where they were asked for, by a path of any form.
+    monkeypatch.chdir(run)
+    _evaluate("classification", run, "--data", namesake, "--output-dir", "eval-other")
+    assert Path((written / "data.txt").read_text()) == namesake.resolve()
+
     # The same folder by another path is no other data.
     shutil.rmtree(written)
     monkeypatch.chdir(data)
     capfd.readouterr()
     _evaluate("classification", run, "--data", ".")
     assert "not the data of the run" not in capfd.readouterr().out
+    assert not list(run.glob("eval-*"))
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_notes_whose_numbers_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On another one the folder may not be there yet, or never, on a machine with a disk of its own."""
+    data = make_data("class_folders", tmp_path / "data", num_train=10, num_val=5, image_size=64)
+    run = tmp_path / "run"
+    assert main(["train", "classification", "--data", str(data), "--output-dir", str(run), *_FLAGS]) == 0
+    monkeypatch.setattr(load_recipe("classification"), "evaluate", lambda config, checkpoint: None)
+    capfd.readouterr()
+    for variable in ("RANK", "SLURM_PROCID"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "1")
+            _evaluate("classification", run, "--data", tmp_path)
+    assert capfd.readouterr().out == ""
     assert not list(run.glob("eval-*"))
 
 
