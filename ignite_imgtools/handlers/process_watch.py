@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 
 from ignite_imgtools.distributed import all_gather_strings, watch_processes
 from ignite_imgtools.distributed.failures import begin_again
-from ignite_imgtools.handlers.engine_handlers import attach_error_guard
+from ignite_imgtools.handlers.engine_handlers import attach_error_guard, move_to_front
 
 __all__ = ["attach_process_watch"]
 
@@ -54,6 +54,8 @@ class _ProcessWatch:
         self._under_watch = contextlib.ExitStack()
 
     def start(self, trainer: Engine) -> None:
+        # Before handlers that raise the error again, after which no other one is called.
+        move_to_front(trainer, Events.EXCEPTION_RAISED, self.leave_open)
         begin_again()
         while _left_open:
             self._under_watch.push(_left_open.pop())

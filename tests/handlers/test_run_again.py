@@ -387,10 +387,15 @@ def test_processes_that_all_failed_may_all_run_again(tmp_path: Path) -> None:
     assert run_processes(_caught_on_all, 2, str(tmp_path)) == [_places(3, 10)] * 2
 
 
-def _goes_on_with_another_trainer(folder: str) -> bool:
+def _goes_on_with_another_trainer(folder: str, raises_again: bool) -> bool:
+    def raise_again(error: BaseException) -> None:
+        raise error
+
     fails = _Fails(ValueError)
     runs = [_Run(lambda engine: fails()), _Run()]
     for place, run in enumerate(runs):
+        if raises_again:  # as handlers of this event usually do
+            run.trainer.add_event_handler(Events.EXCEPTION_RAISED, raise_again)
         attach_checkpoints(run.trainer, None, {"model": run.model}, Path(folder) / str(place))
         with contextlib.suppress(ValueError):
             run.trainer.run(range(5), max_epochs=1)
@@ -398,8 +403,9 @@ def _goes_on_with_another_trainer(folder: str) -> bool:
     return failures._watch is None and runs[1].steps == _places(1, 5)
 
 
-def test_processes_may_go_on_with_another_trainer(tmp_path: Path) -> None:
-    assert run_processes(_goes_on_with_another_trainer, 2, str(tmp_path)) == [True, True]
+@pytest.mark.parametrize("raises_again", [False, True])
+def test_processes_may_go_on_with_another_trainer(tmp_path: Path, raises_again: bool) -> None:
+    assert run_processes(_goes_on_with_another_trainer, 2, str(tmp_path), raises_again) == [True, True]
 
 
 def _told_to_launchers(folder: str) -> tuple[bool, bool]:
