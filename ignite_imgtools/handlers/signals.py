@@ -113,7 +113,10 @@ class SignalHandlers:
 
     def _take_places(self) -> None:
         for engine, event, handler in self._handlers():
-            if engine is self._trainer and event not in (Events.STARTED, Events.EPOCH_STARTED, Events.EXCEPTION_RAISED):
+            if event == Events.EXCEPTION_RAISED:
+                # Before handlers that raise the error again, after which no other one is called.
+                move_to_front(engine, event, handler)
+            elif engine is self._trainer and event not in (Events.STARTED, Events.EPOCH_STARTED):
                 move_to_end(engine, event, handler)
             elif engine is not self._trainer and event == Events.EPOCH_COMPLETED:
                 # Before the metrics, which would be computed of a part of the images.

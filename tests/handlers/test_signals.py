@@ -178,6 +178,20 @@ def test_signals_do_what_they_did_before_once_the_run_is_over_or_has_failed(tmp_
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_signals_do_what_they_did_before_where_a_handler_raises_the_error_again() -> None:
+    def raise_again(error: BaseException) -> None:
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    toy = create_toy()
+    toy.trainer.add_event_handler(Events.EXCEPTION_RAISED, raise_again)
+    attach_signals(toy.trainer)
+    crash_at(toy.trainer, 3)
+    with pytest.raises(Crash):
+        toy.run(1)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_detached_handlers_do_nothing() -> None:
     before = signal.getsignal(signal.SIGTERM)
     toy = create_toy()
