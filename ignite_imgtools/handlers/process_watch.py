@@ -52,6 +52,7 @@ class _ProcessWatch:
     def __init__(self) -> None:
         self.stuck_after: float | None = None
         self._under_watch = contextlib.ExitStack()
+        self._limit = contextlib.ExitStack()
 
     def start(self, trainer: Engine) -> None:
         # Before handlers that raise the error again, after which no other one is called.
@@ -59,13 +60,16 @@ class _ProcessWatch:
         begin_again()
         while _left_open:
             self._under_watch.push(_left_open.pop())
-        self._under_watch.enter_context(watch_processes(self.stuck_after))
+        self._under_watch.enter_context(watch_processes())
+        self._limit.enter_context(watch_processes(self.stuck_after))
         _refuse_unequal_lengths(trainer)
 
     def leave_open(self, error: BaseException) -> None:
+        self._limit.close()
         _left_open.append(self._under_watch.pop_all())
 
     def stop(self) -> None:
+        self._limit.close()
         self._under_watch.close()
 
     def stop_where_nothing_follows(self, trainer: Engine) -> None:

@@ -24,7 +24,7 @@ from ignite_imgtools.data import create_loader
 from ignite_imgtools.distributed import failures
 from ignite_imgtools.engines import GradientUpdate, create_trainer
 from ignite_imgtools.formats import NonFiniteError
-from ignite_imgtools.handlers import MetricLogger, NonFiniteWatch, attach_checkpoints
+from ignite_imgtools.handlers import MetricLogger, NonFiniteWatch, attach_checkpoints, attach_process_watch
 from ignite_imgtools.handlers import checkpoint_folder as checkpoint_folder_module
 from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint
 from tests.distributed.spawn import run_processes
@@ -391,8 +391,9 @@ def _goes_on_with_another_trainer(folder: str, raises_again: bool) -> bool:
     def raise_again(error: BaseException) -> None:
         raise error
 
-    fails = _Fails(ValueError)
-    runs = [_Run(lambda engine: fails()), _Run()]
+    fails, limits = _Fails(ValueError), set()
+    runs = [_Run(lambda engine: fails()), _Run(lambda engine: limits.add(failures._watch.stuck_after))]
+    attach_process_watch(runs[0].trainer, stuck_after=77)
     for place, run in enumerate(runs):
         if raises_again:  # as handlers of this event usually do
             run.trainer.add_event_handler(Events.EXCEPTION_RAISED, raise_again)
@@ -400,7 +401,7 @@ def _goes_on_with_another_trainer(folder: str, raises_again: bool) -> bool:
         with contextlib.suppress(ValueError):
             run.trainer.run(range(5), max_epochs=1)
     # Else the one that leaves first is taken to have failed by the other, which is then ended.
-    return failures._watch is None and runs[1].steps == _places(1, 5)
+    return failures._watch is None and runs[1].steps == _places(1, 5) and limits == {failures.STUCK_AFTER}
 
 
 @pytest.mark.parametrize("raises_again", [False, True])
