@@ -48,7 +48,8 @@ class GradientUpdate:
     unscaling, the gradient norm, clipping, the optimizer's step, the moving average, the schedule.
 
     Windows never cross an epoch: the last one of an epoch, or of a run limited by ``max_iters``, is shorter where
-    the iterations do not divide, and its gradient is the mean over the iterations it has.
+    the iterations do not divide, and its gradient is the mean over the iterations it has. Where a step catches an
+    error of ``forward`` and passes over the batch, the window goes on without it; after its last batch, it is dropped.
 
     No call waits for the device, but for two that are asked for: ``check_every``, and float16 with an optimizer
     that cannot skip a step on the device (build it with ``fused=True`` and nothing waits). A step with overflown
