@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch.utils.data import Dataset
 
+from ignite_imgtools.formats import DataError
+
 from .detection_table import BACKGROUND, Category, DetectionTable
 from .subsets import unwrap_subset
 
@@ -35,6 +37,8 @@ def coco_index(dataset: Dataset[Any]) -> COCO:
 
     Raises:
         TypeError: the data set has no ``annotations`` or no ``image_size``.
+        DataError: a target lacks a key, has a box that is not xyxy or not as many labels as boxes, or two samples have
+            one ``image_id``.
     """
     try:
         return _indices[dataset]
@@ -114,13 +118,30 @@ def _category(label: int, category: Category) -> dict[str, Any]:
 
 def _of_targets(dataset: Any, indices: np.ndarray) -> dict[str, list[dict[str, Any]]]:
     images, annotations, labels_seen = [], [], set()
+    samples: dict[int, int] = {}
     for index in indices.tolist():
         target = dataset.annotations(index)
+        where = f"{type(dataset).__name__}.annotations({index})"
+        if missing := [key for key in ("boxes", "labels", "image_id") if key not in target]:
+            raise DataError(f"{where}: the target has no {missing[0]!r}, only {sorted(target)}")
         height, width = dataset.image_size(index)
         image_id = int(target["image_id"])
+        if image_id in samples:
+            raise DataError(
+                f"{where}: image_id {image_id} is that of sample {samples[image_id]} too: give each image an id of its "
+                "own, and take each once"
+            )
+        samples[image_id] = index
         images.append({"id": image_id, "height": int(height), "width": int(width)})
         boxes, labels = np.asarray(target["boxes"], np.float64).reshape(-1, 4), np.asarray(target["labels"]).tolist()
+        if len(labels) != len(boxes):
+            raise DataError(f"{where}: one label for each of {len(boxes)} boxes is needed, got {len(labels)}")
         sides = boxes[:, 2:] - boxes[:, :2]
+        if (turned := np.flatnonzero((sides < 0).any(axis=1))).size:
+            raise DataError(
+                f"{where}: boxes must be xyxy in pixels, x1 <= x2 and y1 <= y2, got {boxes[turned[0]].tolist()}; "
+                "torchvision.ops.box_convert makes them of xywh"
+            )
         bboxes = np.concatenate((boxes[:, :2], sides), axis=1).tolist()
         areas = np.asarray(target["area"], np.float64) if "area" in target else sides.prod(1)
         crowds = np.asarray(target["iscrowd"]) if "iscrowd" in target else np.zeros(len(boxes))

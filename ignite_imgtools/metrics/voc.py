@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ignite_imgtools.distributed import all_gather_arrays
 from ignite_imgtools.formats import DetectionPrediction, DetectionTarget
-from ignite_imgtools.metrics.coco.detections import DetectionBuffer
+from ignite_imgtools.metrics.coco.detections import DetectionBuffer, check_lists, image_id_of
 from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
 from ignite_imgtools.metrics.coco.ordering import sort_by_group_and_score
 from ignite_imgtools.metrics.voc_average_precision import (
@@ -100,11 +100,10 @@ class VocMetric(Metric):
 
     def update(self, output: tuple[Sequence[DetectionPrediction], Sequence[DetectionTarget]]) -> None:
         predictions, targets = output
-        if len(predictions) != len(targets):
-            raise ValueError(f"one prediction for each target is needed, got {len(predictions)} and {len(targets)}")
+        check_lists(predictions, targets)
         new: dict[int, DetectionPrediction] = {}
         for prediction, target in zip(predictions, targets, strict=True):
-            index = self._truth.image_index(target["image_id"])
+            index = self._truth.image_index(image_id_of(target))
             if not self._seen[index]:
                 new.setdefault(index, prediction)
         self._curves = None

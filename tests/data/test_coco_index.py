@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from torch.utils.data import Dataset, Subset
 
 from ignite_imgtools.data import CocoDetection, VocDetection, coco_index
+from ignite_imgtools.formats import DataError
 from tests.data.coco_folder import write_coco_folder
 from tests.data.voc_folder import write_voc_folder
 
@@ -117,6 +118,25 @@ def test_own_data_sets_without_what_is_needed():
 
     with pytest.raises(TypeError, match=r"coco_index needs Bare.annotations\(index\), which it does not have: give it"):
         coco_index(Bare())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": None}, r"Wrong.annotations\(1\): the target has no 'labels', only \['boxes', 'image_id'"),
+        ({"labels": torch.tensor([2, 2])}, "one label for each of 1 boxes is needed, got 2"),
+        ({"boxes": torch.tensor([[5.0, 5, 2, 3]])}, r"boxes must be xyxy in pixels, .* got \[5.0, 5.0, 2.0, 3.0\]"),
+        ({"image_id": 0}, "image_id 0 is that of sample 0 too: give each image an id of its own"),
+    ],
+)
+def test_own_data_sets_whose_targets_are_wrong(changes, message):
+    class Wrong(OwnDataset):
+        def annotations(self, index):
+            target = super().annotations(index) | (changes if index == 1 else {})
+            return {key: value for key, value in target.items() if value is not None}
+
+    with pytest.raises(DataError, match=message):
+        coco_index(Wrong())
 
 
 def test_labels_without_a_name(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -18,7 +19,7 @@ from ignite_imgtools.metrics.coco.floats import compact_floats
 from ignite_imgtools.metrics.coco.masks import ImageMasks, PackedMasks, RunLengthMasks
 from ignite_imgtools.metrics.coco.run_lengths import RunLengths, compressed
 
-__all__ = ["DetectionBuffer", "Detections"]
+__all__ = ["DetectionBuffer", "Detections", "check_lists", "image_id_of"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class DetectionBuffer:
         self._batches: list[_Batch] = []
         self.images: list[int] = []
         self.mask_bytes = 0
+        self._has_warned = False
 
     def add(self, images: Sequence[int], image_ids: Sequence[int], predictions: Sequence[Mapping[str, Any]]) -> None:
         """Keep a copy of the predictions of some images.
@@ -125,6 +127,8 @@ class DetectionBuffer:
 
         Raises:
             DataError: a score is not a number, or a box or keypoint is not finite.
+
+        Warns, once, where most boxes have an x2 or y2 that is the smaller one.
         """
         batches, images = self._batches, np.array(self.images, dtype=np.int64)
         self._batches, self.images, self.mask_bytes = [], [], 0
@@ -138,9 +142,37 @@ class DetectionBuffer:
         }
         for key, values in columns.items():
             _check_numbers(key, values, counts, image_ids[images])
+        if "boxes" in columns and not self._has_warned:
+            self._has_warned = _warn_of_turned_boxes(columns["boxes"], counts, image_ids[images])
         masks = [_as_masks(masks) for batch in batches for masks in batch.masks]
         scores = compact_floats(columns.pop("scores"))
         return Detections(images, counts, columns.pop("labels"), scores, masks=masks, **columns)
+
+
+def image_id_of(target: Any) -> Any:
+    """The ``image_id`` of a target.
+
+    Raises:
+        DataError: it has none.
+    """
+    try:
+        return target["image_id"]
+    except (KeyError, TypeError, IndexError):
+        got = f"one with {sorted(map(str, target))}" if isinstance(target, Mapping) else f"a {type(target).__name__}"
+        raise DataError(f"a target must be a dict with the 'image_id' of its image, got {got}") from None
+
+
+def check_lists(predictions: Any, targets: Any) -> None:
+    """Check that these may be the predictions and targets of a batch of images.
+
+    Raises:
+        ValueError: they are not two lists of one length.
+    """
+    for name, value in (("y_pred", predictions), ("y", targets)):
+        if isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a list with a dict for each image, got one dict with {list(value)}")
+    if len(predictions) != len(targets):
+        raise ValueError(f"one prediction for each target is needed, got {len(predictions)} and {len(targets)}")
 
 
 def _join_alike(
@@ -282,3 +314,22 @@ def _check_numbers(key: str, values: NDArray[Any], counts: NDArray[np.int64], im
             f"predictions of image_id {image_ids[place]}: {key} must be {'no NaN' if key == 'scores' else 'finite'}, "
             f"got {values[row].tolist()} in detection {row - counts[:place].sum()}"
         )
+
+
+def _warn_of_turned_boxes(boxes: NDArray[Any], counts: NDArray[np.int64], image_ids: NDArray[np.int64]) -> bool:
+    """Warn where most of boxes ``[N, 4]`` xywh have a negative width or height; whether they have."""
+    if not len(boxes) or boxes[:, 2:].min() >= 0:
+        return False
+    rows = np.flatnonzero((boxes[:, 2:] < 0).any(axis=1))
+    if len(rows) < 10 or 2 * len(rows) <= len(boxes):  # a model may well give a few
+        return False
+    place = np.searchsorted(np.cumsum(counts), rows[0], side="right")
+    x1, y1, width, height = boxes[rows[0]].tolist()
+    warnings.warn(
+        f"predictions of image_id {image_ids[place]}: boxes must be xyxy in pixels, x1 <= x2 and y1 <= y2, got "
+        f"{[x1, y1, x1 + width, y1 + height]}, and so {len(rows)} of {len(boxes)}; they match nothing; "
+        "torchvision.ops.box_convert makes them of xywh",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ignite_imgtools.distributed import all_gather_arrays
 from ignite_imgtools.formats import DetectionPrediction, DetectionTarget
 from ignite_imgtools.metrics.coco.accumulation import Arrays
-from ignite_imgtools.metrics.coco.detections import DetectionBuffer, Detections
+from ignite_imgtools.metrics.coco.detections import DetectionBuffer, Detections, check_lists, image_id_of
 from ignite_imgtools.metrics.coco.evaluation import Evaluation
 from ignite_imgtools.metrics.coco.ground_truth import GroundTruth
 from ignite_imgtools.metrics.coco.parameters import Parameters
@@ -161,11 +161,10 @@ class CocoMetric(Metric):
 
     def update(self, output: tuple[Sequence[DetectionPrediction], Sequence[DetectionTarget]]) -> None:
         predictions, targets = output
-        if len(predictions) != len(targets):
-            raise ValueError(f"one prediction for each target is needed, got {len(predictions)} and {len(targets)}")
+        check_lists(predictions, targets)
         indices, new = [], []
         for prediction, target in zip(predictions, targets, strict=True):
-            index = self._truth.image_index(target["image_id"])
+            index = self._truth.image_index(image_id_of(target))
             if not self._seen[index]:
                 self._seen[index] = True
                 indices.append(index)

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from ignite_imgtools.formats import DataError
-from ignite_imgtools.metrics import CocoMetric
+from ignite_imgtools.metrics import CocoMetric, VocMetric
 from tests.metrics.coco.cases import box_case
 from tests.metrics.coco.reference import coco_of, evaluate, results_of
 
@@ -188,6 +188,31 @@ def test_bad_image_ids_are_refused(image_id: Any, message: str) -> None:
 def test_one_prediction_for_each_target() -> None:
     with pytest.raises(ValueError, match="got 2 and 1"):
         metric_of().update(([prediction(), prediction()], [{"image_id": 1}]))
+
+
+@pytest.mark.parametrize("make", [metric_of, lambda: VocMetric(coco_of(dataset()))])
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        (([prediction()], [{"id": 1}]), DataError, r"the 'image_id' of its image, got one with \['id'\]"),
+        (([prediction()], [1]), DataError, "the 'image_id' of its image, got a int"),
+        ((prediction(), [{"image_id": 1}]), ValueError, r"y_pred must be a list .*, got one dict with \['boxes'"),
+        (([prediction()], {"image_id": 1}), ValueError, r"y must be a list with a dict for each image, got one dict"),
+    ],
+)
+def test_what_is_no_batch_is_told(make: Any, output: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        make().update(output)
+
+
+@pytest.mark.parametrize("make", [metric_of, lambda: VocMetric(coco_of(dataset()))])
+def test_boxes_that_look_like_xywh_are_told_once(make: Any) -> None:
+    metric = make()
+    xywh = {"boxes": torch.tensor([[30.0, 40, 10, 5], [9, 1, 3, 3]] * 6), "labels": torch.tensor([3, 8] * 6)}
+    metric.update(([prediction(), {**xywh, "scores": torch.ones(12)}], [{"image_id": 1}, {"image_id": 2}]))
+    with pytest.warns(RuntimeWarning, match=r"image_id 2: boxes must be xyxy .* 40.0, 10.0, 5.0\], and so 12 of 13"):
+        numbers = metric.compute()
+    assert next(iter(numbers.values())) == pytest.approx(1 / 7)  # six false positives go before, as in pycocotools
 
 
 @pytest.mark.parametrize(
