@@ -56,6 +56,10 @@ class GradientUpdate:
     float16 gradients is skipped and the scale lowered; the schedule counts it all the same, since only the device
     knows of it and a schedule should depend on the iteration alone.
 
+    Call it once in a step, with a function that returns the loss terms. Its state (average, schedule, scale) goes with
+    the checkpoints of a trainer that :func:`~ignite_imgtools.engines.create_trainer` has made with it; to those of an
+    ``Engine(step)`` of your own you give it in ``to_save``, else average and schedule begin anew at a resume.
+
     Args:
         optimizer: over the parameters that are trained.
         amp_dtype: ``"bfloat16"``, ``"float16"`` or ``None`` for no autocast; or the ``torch.dtype``. On CPUs without
@@ -73,6 +77,14 @@ class GradientUpdate:
     Raises:
         ValueError: an argument is out of range.
         TypeError: the scheduler needs a metric to step.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> update = GradientUpdate(torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=1.0)
+        >>> def step(engine, batch):
+        ...     return update(engine, model, lambda: {"error": model(batch).square().mean()})
+        >>> sorted(Engine(step).run([torch.ones(4, 2)]).output)
+        ['error', 'grad_norm', 'loss']
     """
 
     def __init__(

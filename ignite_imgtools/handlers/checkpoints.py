@@ -56,6 +56,12 @@ def attach_checkpoints(
     last step of an epoch that ends with an evaluation; and when the run ends. Call it on every process. Loading happens
     when ``trainer.run`` starts.
 
+    A resumed run equals the uninterrupted one where all that it depends on is resumed. A trainer of
+    :func:`~ignite_imgtools.engines.create_trainer` over a loader of :func:`~ignite_imgtools.data.create_loader` sees to
+    that; of an Engine of one's own it takes the sampler (``loader.batch_sampler.attach(trainer)``; a warning says
+    where a loader begins an epoch anew instead), the ``GradientUpdate`` in ``to_save``, and
+    :func:`~ignite_imgtools.distributed.seed_step` in the step.
+
     Args:
         evaluator: the run of it that ended since the last checkpoint gives the score of ``best``.
         to_save: objects with ``state_dict`` and ``load_state_dict`` under names of your choice, which are top-level

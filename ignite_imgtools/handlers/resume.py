@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ignite.engine import Engine
+from ignite.engine.deterministic import DeterministicEngine
 
 from ignite_imgtools.distributed import all_gather_strings, is_main_process
+from ignite_imgtools.formats import resumables
 from ignite_imgtools.handlers.best_score import BestScore
 from ignite_imgtools.handlers.checkpoint_file import CheckpointError, load_checkpoint
 from ignite_imgtools.handlers.checkpoint_folder import (
@@ -60,7 +62,28 @@ def resume_training(
         if files.last.exists() and files.last.samefile(chosen):
             files.trust_last(trainer.state.iteration)
         _logger.info("resumed from %s, iteration %d", chosen, trainer.state.iteration)
+        _warn_of_a_loader_that_does_not_follow(trainer, objects)
     return chosen
+
+
+def _warn_of_a_loader_that_does_not_follow(trainer: Engine, objects: Mapping[str, Any]) -> None:
+    state, loader, known = trainer.state, trainer.state.dataloader, resumables(trainer)
+    done = trainer._init_iter
+    if done is None and state.epoch_length:
+        done = state.iteration % state.epoch_length
+    # ignite's DeterministicEngine passes over the batches that were seen.
+    if not done or loader is None or "sampler" in known or isinstance(trainer, DeterministicEngine):
+        return
+    own = (loader, getattr(loader, "batch_sampler", loader), getattr(loader, "sampler", loader))
+    if any(part is item for part in own for item in (*objects.values(), *known.values())):
+        return
+    _logger.warning(
+        "resumed within an epoch, after %d of its %s batches, but the loader begins the epoch anew: what it gives now "
+        "is not what it would have given; let a sampler follow the trainer, data.GroupedBatchSampler(...).attach("
+        "trainer), or save the loader in to_save if it has a state_dict",
+        done,
+        state.epoch_length or "?",
+    )
 
 
 def _choose(files: CheckpointFolder, resume: str | Path) -> tuple[Path | None, dict[str, Any] | None]:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.engine.deterministic import DeterministicEngine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -918,6 +919,39 @@ def test_the_log_says_what_was_resumed(tmp_path: Path, caplog: pytest.LogCapture
         again.attach(tmp_path)
         again.run(1)
     assert f"resumed from {tmp_path}/checkpoints/last.pt, iteration 5" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "stop", "is_told"),
+    [("plain", 3, True), ("plain", 5, False), ("followed", 3, False), ("saved", 3, False), ("deterministic", 3, False)],
+)
+def test_a_loader_that_begins_the_epoch_anew_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, stop: int, is_told: bool
+) -> None:
+    class Stateful(DataLoader[Tensor]):
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            pass
+
+    def run(**until: int) -> None:
+        trainer = (DeterministicEngine if kind == "deterministic" else Engine)(lambda engine, batch: None)
+        model, numbers = nn.Linear(1, 1), torch.arange(10)
+        loader = Stateful(numbers, batch_size=2)  # type: ignore[arg-type]
+        if kind == "followed":
+            sampler = GroupedBatchSampler([0] * 10, 2, rank=0, world_size=1)
+            sampler.attach(trainer)
+            loader = Stateful(numbers, batch_sampler=sampler)  # type: ignore[arg-type]
+        to_save = {"model": model, "loader": loader} if kind == "saved" else {"model": model}
+        attach_checkpoints(trainer, None, to_save, tmp_path)
+        trainer.run(loader, **until)
+
+    run(max_iters=stop)
+    assert not caplog.records
+    run(max_epochs=2)
+    told = "resumed within an epoch, after 3 of its 5 batches, but the loader begins the epoch anew"
+    assert (told in caplog.text) == is_told
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5, 13, 16])
