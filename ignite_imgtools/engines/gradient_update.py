@@ -108,6 +108,9 @@ class GradientUpdate:
             raise ValueError(f"scaler must be 'auto', None or a GradScaler, got {scaler!r}")
         if isinstance(scheduler, ReduceLROnPlateau):
             raise TypeError("ReduceLROnPlateau needs a metric: step it yourself at TrainerEvents.EVALUATION_COMPLETED")
+        scheduled = getattr(scheduler, "optimizer", None)
+        if scheduled is not None and not any(a is b for a in scheduled.param_groups for b in optimizer.param_groups):
+            raise ValueError("scheduler is of another optimizer than the one that is stepped: make it of this one")
         self.optimizer = optimizer
         self.amp_dtype = autocast_dtype(amp_dtype)
         self.accumulate = accumulate
@@ -143,8 +146,8 @@ class GradientUpdate:
 
         Raises:
             NonFiniteError: ``check_every`` has found gradients that are not finite.
-            ValueError: a loss term has a name that the output uses already, or ``accumulate`` is above 1 and the
-                length of the epoch is unknown.
+            ValueError: ``forward`` returns something else, a term has a name that the output uses already, none
+                depends on a parameter, or ``accumulate`` is above 1 and the length of the epoch is unknown.
         """
         state: Any = engine.state  # our attributes are not declared there
         boundary = self._advance(state)
@@ -173,8 +176,15 @@ class GradientUpdate:
                     terms = forward()
         except BaseException:
             self._forward_failed = True
+            if not callable(forward):
+                raise TypeError(f"forward must be a function that returns loss terms, got {_kind(forward)}") from None
             raise
         loss, gradient, output = _join(terms)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"nothing to train: no loss term of {sorted(output.keys() - {'loss'}) or 'forward'} depends on a "
+                "parameter that requires a gradient; is it detached, or computed under no_grad?"
+            )
         if self._window_size > 1:
             loss = loss / self._window_size
         (loss if self.scaler is None else self.scaler.scale(loss)).backward(gradient)
@@ -351,7 +361,10 @@ def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
 def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """What to differentiate, with the gradient of the loss by it, and the output with detached values."""
     if isinstance(terms, Tensor):
+        _check_scalar("the loss", terms)
         return terms, None, {"loss": terms.detach()}
+    if type(terms) is not dict and not isinstance(terms, Mapping):
+        raise ValueError(f"forward must return a dict of loss terms or one loss, got {_kind(terms)}")
     if not _RESERVED.isdisjoint(terms):
         raise ValueError(f"a loss term must not be called {sorted(_RESERVED.intersection(terms))}: rename it")
     values = list(terms.values())
@@ -363,7 +376,18 @@ def _join(terms: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     if stacked is None or stacked.ndim != 1:
         if not values or not all(isinstance(value, Tensor) for value in values):
             raise ValueError(f"forward must return loss terms, got {terms!r}")
+        for name, value in terms.items():
+            _check_scalar(f"the loss term {name!r}", value)
         loss = functools.reduce(operator.add, values)
         return loss, None, {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
     # Made anew: where a term is a parameter itself, autograd may keep a view of this as the parameter's gradient.
     return stacked, torch.ones_like(stacked), StepTerms.of(terms, stacked.detach())
+
+
+def _check_scalar(what: str, value: Tensor) -> None:
+    if value.numel() != 1:
+        raise ValueError(f"{what} must be one number, got {list(value.shape)}: take its mean or sum")
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,6 +22,7 @@ from ignite_imgtools.handlers.training_meters import TrainingMeters, TrainingRea
 __all__ = ["MetricLogger", "evaluation_line", "training_line"]
 
 _RESUMABLE = "metric_logger"
+_logger = logging.getLogger(__name__)
 
 
 class MetricLogger:
@@ -37,8 +39,9 @@ class MetricLogger:
     finite is ``null``. What a run writes again after a resume replaces what was there, with the same bits. If a file
     cannot be written there is one warning, and training goes on.
 
-    The step's output may be a dict, a tensor of one element or a number; the values stay on the device until a line is
-    due. What a line says is also in ``trainer.state.logged`` and told by ``TrainerEvents.METRICS_LOGGED``.
+    The step's output may be a dict, a tensor of one element or a number; of a dict its numbers are logged, and what
+    has none, as a tuple, is told once. The values stay on the device until a line is due. What a line says is also in
+    ``trainer.state.logged`` and told by ``TrainerEvents.METRICS_LOGGED``.
 
     Args:
         output_dir: the run folder; ``None`` for no files.
@@ -65,6 +68,7 @@ class MetricLogger:
         self._attachments = Attachments()
         self._trainer: Engine | None = None
         self._uncut = True
+        self._told = False
 
     def attach(self, trainer: Engine, every: int = 50) -> MetricLogger:
         """Log ``trainer``: a line after every ``every`` iterations of an epoch, and after its last.
@@ -132,6 +136,14 @@ class MetricLogger:
 
     def _log(self, trainer: Engine, reading: TrainingReading) -> None:
         logged = reading.to_logged()
+        if not (reading.terms or self._told or trainer.state.output is None):
+            self._told = True
+            if is_main_process():
+                _logger.warning(
+                    "the step returns a %s without a number, so that no loss is logged: return a number, or a dict of "
+                    "them as {'loss': ...}",
+                    type(trainer.state.output).__name__,
+                )
         if is_main_process():
             line = training_line(reading)
             if torch.cuda.is_initialized():

@@ -212,6 +212,31 @@ def test_check_with_a_scaler_forgives_until_the_scale_is_gone():
         trainer.run(data)
 
 
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda out: (out.mean(), out.mean()), "forward must return a dict of loss terms or one loss, got a tuple"),
+        (lambda out: {"error": out.square()}, r"the loss term 'error' must be one number, got \[4, 1\]: take its mean"),
+        (lambda out: out.square(), r"the loss must be one number, got \[4, 1\]: take its mean or sum"),
+        (lambda out: {"error": out.mean().detach()}, r"nothing to train: no loss term of \['error'\] depends on"),
+        (lambda out: {}, "forward must return loss terms, got {}"),
+    ],
+)
+def test_what_is_no_loss_is_told(forward, message):
+    model, batch = torch.nn.Linear(2, 1), torch.ones(4, 2)
+    update = engines.GradientUpdate(_sgd(model))
+    with pytest.raises(ValueError, match=message):
+        Engine(lambda engine, batch: update(engine, model, lambda: forward(model(batch)))).run([batch])
+    with pytest.raises(TypeError, match="forward must be a function that returns loss terms, got a dict"):
+        Engine(lambda engine, batch: update(engine, model, {"error": model(batch).mean()})).run([batch])
+
+
+def test_a_schedule_of_another_optimizer_is_refused():
+    model = _model()
+    with pytest.raises(ValueError, match="scheduler is of another optimizer"):
+        engines.GradientUpdate(_sgd(model), scheduler=torch.optim.lr_scheduler.StepLR(_sgd(model), 1))
+
+
 def test_one_loss_and_reserved_names():
     model = _model()
     update = engines.GradientUpdate(_sgd(model))

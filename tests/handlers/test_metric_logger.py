@@ -118,11 +118,18 @@ def test_a_plain_engine_may_return_a_number_a_tensor_or_a_dict(tmp_path: Path, o
     assert _records(tmp_path) == [{"epoch": 1, "iteration": i, "train/loss": 2.0} for i in (2, 3)]
 
 
-def test_an_output_without_numbers_is_logged_by_its_times(tmp_path: Path) -> None:
-    trainer = _trainer(lambda engine, batch: (torch.zeros(3), "text"))
+@pytest.mark.parametrize("output", [(torch.zeros(3), "text"), {"losses": {"a": 1.0}}, None])
+def test_an_output_without_numbers_is_logged_by_its_times_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, output: Any
+) -> None:
+    trainer = _trainer(lambda engine, batch: output)
     MetricLogger(tmp_path, console=False).attach(trainer, every=2)
-    trainer.run(range(2), max_epochs=1)
-    assert _records(tmp_path) == [{"epoch": 1, "iteration": 2}]
+    trainer.run(range(2), max_epochs=2)
+    assert _records(tmp_path) == [{"epoch": 1, "iteration": 2}, {"epoch": 2, "iteration": 4}]
+    told = [record.getMessage() for record in caplog.records]
+    assert [f"the step returns a {type(output).__name__} without a number" in text for text in told] == [True] * (
+        output is not None
+    )
 
 
 def test_the_length_of_an_epoch_may_be_unknown(tmp_path: Path) -> None:
