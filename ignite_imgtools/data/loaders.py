@@ -208,8 +208,9 @@ def create_loader(
     """A loader for training, or, with neither ``shuffle`` nor ``group_by``, for evaluation.
 
     A training loader has a :class:`~ignite_imgtools.data.GroupedBatchSampler`: each sample once in an epoch, in an
-    order that depends on (seed, epoch, ``batch_size``) alone. An evaluation loader has an
-    :class:`~ignite_imgtools.data.EvalSampler`: each sample once over all processes.
+    order that depends on (seed, epoch, ``batch_size``) alone. It follows trainers made by ``create_*_trainer``; of
+    another Engine call ``loader.batch_sampler.attach(trainer)``, in a loop of your own ``set_epoch(epoch)`` of it. An
+    evaluation loader has an :class:`~ignite_imgtools.data.EvalSampler`: each sample once over all processes.
 
     The random numbers of a sample (augmentation, by ``torch``, ``random`` or ``numpy.random``) depend on (seed, epoch,
     index) alone: not on the number of workers or processes, nor on where a run was resumed. Evaluation uses epoch 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from ignite_imgtools.distributed import keyed_seed
 from ignite_imgtools.formats import register_resumable, resumables
 
 __all__ = ["EpochBatch", "EvalSampler", "GroupedBatchSampler"]
+
+_logger = logging.getLogger(__name__)
 
 _FOLLOWED = (Events.EPOCH_STARTED, Events.DATALOADER_STOP_ITERATION, Events.TERMINATE_SINGLE_EPOCH)
 # Batches turned from arrays into lists at a time: enough that NumPy's overhead is shared by many, few enough that the
@@ -51,7 +54,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
     ``drop_last`` leaves out the smaller batches, and with them the samples of groups smaller than ``batch_size``.
 
     The sampler follows a trainer with :meth:`attach` (trainers made by ``create_*_trainer`` call it), resumes included.
-    In a loop of your own call :meth:`set_epoch`.
+    In a loop of your own call :meth:`set_epoch`. Without either each epoch is the first one again, which is told once.
 
     Args:
         groups: integers ``[N]``, the group of each sample, as from
@@ -101,6 +104,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
                 f"drop_last leaves no batch: batch_size={batch_size}, but the largest group has {counts.max()} samples"
             )
         self._epoch = self._position = self._handed_out = 0
+        self._is_led = False  # somebody says which epoch it is
         self._plan: tuple[int, np.ndarray, np.ndarray] | None = None
         # Weak, else loaders would go only as part of a reference cycle, which their workers do not survive in order.
         self._trainer: weakref.ref[Engine] | None = None
@@ -111,6 +115,15 @@ class GroupedBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of this process, from :attr:`position` to the end of :attr:`epoch`."""
+        if self.shuffle and self._handed_out == len(self) and not self._is_led:
+            self._is_led = True
+            if self.rank == 0:
+                _logger.warning(
+                    "the batches of epoch %d are given again, in the same order: call sampler.attach(trainer) before "
+                    "the run (of a loader: loader.batch_sampler.attach(trainer)), or sampler.set_epoch(epoch) before "
+                    "each epoch of a loop",
+                    self._epoch,
+                )
         # The place is taken now, not when the first batch is asked for: it may have moved by then.
         return self._batches(self._epoch, self._position)
 
@@ -136,6 +149,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0. Where it is the epoch that a resume led into, its position stays."""
+        self._is_led = True
         if epoch != self._epoch:
             self.set_position(epoch, 0)
 
@@ -149,6 +163,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
             raise ValueError(
                 f"expected an epoch from 0 and a position from 0 to {len(self)}, got epoch={epoch}, position={position}"
             )
+        self._is_led = True
         if position == len(self):
             epoch, position = epoch + 1, 0
         self._epoch, self._position, self._handed_out = epoch, position, position

@@ -246,6 +246,21 @@ def test_state_of_an_attached_sampler_is_where_the_trainer_is() -> None:
     assert places == [divmod(iteration, 5) for iteration in range(1, 11)]
 
 
+@pytest.mark.parametrize("led", [None, "attach", "set_epoch", "no shuffle"])
+def test_the_same_order_in_each_epoch_is_told_once(caplog: pytest.LogCaptureFixture, led: str | None) -> None:
+    sampler = GroupedBatchSampler([0] * 10, 2, shuffle=led != "no shuffle", rank=0, world_size=1)
+    seen: list[list[int]] = []
+    trainer = Engine(lambda engine, batch: seen.append(batch.tolist()))
+    if led == "attach":
+        sampler.attach(trainer)
+    if led == "set_epoch":
+        trainer.add_event_handler(Events.EPOCH_STARTED, lambda: sampler.set_epoch(trainer.state.epoch - 1))
+    trainer.run(DataLoader(torch.arange(10), batch_sampler=sampler), max_epochs=3)
+    assert (seen[:5] == seen[5:10] == seen[10:]) == (led in (None, "no shuffle"))
+    told = ["batches of epoch 0 are given again" in record.getMessage() for record in caplog.records]
+    assert told == [True] * (led is None)
+
+
 def test_a_second_run_of_a_trainer_may_have_another_sampler() -> None:
     first, second = (GroupedBatchSampler([0] * count, 2, rank=0, world_size=1) for count in (6, 4))
     trainer = Engine(lambda engine, batch: None)
