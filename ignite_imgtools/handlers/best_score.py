@@ -79,5 +79,6 @@ class BestScore:
         if evaluator is not None:
             known |= evaluator.state.metrics
         if self.metric not in known:
-            raise ValueError(f"best={self.metric!r} is no metric of the evaluation; it has {', '.join(sorted(known))}")
+            has = ", ".join(sorted(known)) or "none: attach the metric to the evaluator"
+            raise ValueError(f"best={self.metric!r} is no metric of the evaluation; it has {has}")
         return known[self.metric]

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import ignite.distributed as idist
 import numpy as np
 
 from ignite_imgtools.distributed import all_gather_arrays
 
-__all__ = ["ChosenImages"]
+__all__ = ["ChosenImages", "prediction_and_truth"]
 
 Content = TypeVar("Content")
 
 _NOTHING = np.empty((0, 0, 3), dtype=np.uint8)
+
+
+def prediction_and_truth(output: Any) -> tuple[Any, Any]:
+    """``y_pred`` and ``y`` of what an evaluation step returns: a dict with these keys, or a pair as metrics take it.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(output, Mapping) and {"y_pred", "y"} <= output.keys():
+        return output["y_pred"], output["y"]
+    if isinstance(output, tuple | list) and len(output) == 2:
+        return output[0], output[1]
+    got = f"a dict with {sorted(map(str, output))}" if isinstance(output, Mapping) else f"a {type(output).__name__}"
+    raise TypeError(
+        f"pictures of an evaluation need a step that returns {{'y_pred': ..., 'y': ...}} or (y_pred, y), got {got}"
+    )
 
 
 class ChosenImages(Generic[Content]):

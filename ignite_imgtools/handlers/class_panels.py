@@ -13,7 +13,7 @@ from PIL import Image
 
 from ignite_imgtools.distributed import is_main_process, keyed_seed
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.chosen_images import ChosenImages
+from ignite_imgtools.handlers.chosen_images import ChosenImages, prediction_and_truth
 from ignite_imgtools.handlers.drawing import beside, class_name, image_to_array, rows_picture
 from ignite_imgtools.handlers.figures import array_to_png
 from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
@@ -88,9 +88,10 @@ class ClassPanels:
         images = state.batch[0]
         if not len(images):
             return
+        y_pred, y = prediction_and_truth(state.output)
         # One transfer for all images of the batch.
-        all_probs = state.output["y_pred"].detach().float().softmax(dim=1).cpu().numpy()
-        for image, probs, label in zip(images, all_probs, state.output["y"].tolist(), strict=True):
+        all_probs = y_pred.detach().float().softmax(dim=1).cpu().numpy()
+        for image, probs, label in zip(images, all_probs, y.tolist(), strict=True):
             # Images carry no id, so one is known by its pixels.
             pixels = zlib.crc32(image.detach().cpu().contiguous().numpy())
             found = int(probs.argmax())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ignite_imgtools.distributed import is_main_process, keyed_seed
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.chosen_images import ChosenImages
+from ignite_imgtools.handlers.chosen_images import ChosenImages, prediction_and_truth
 from ignite_imgtools.handlers.drawing import beside, image_to_array, rows_picture
 from ignite_imgtools.handlers.figures import array_to_png
 from ignite_imgtools.handlers.mask_drawing import (
@@ -166,7 +166,7 @@ class DensePanels:
     def _collect(self, evaluator: Engine) -> None:
         state: Any = evaluator.state
         images = state.batch[0]
-        for image, prediction, target in zip(images, state.output["y_pred"], state.output["y"], strict=True):
+        for image, prediction, target in zip(images, *prediction_and_truth(state.output), strict=True):
             # Dense targets carry no id, so an image is known by its pixels.
             pixels = image.detach().cpu().contiguous().numpy()
             key = keyed_seed(0, zlib.crc32(pixels))

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from ignite_imgtools.distributed import is_main_process, keyed_seed
 from ignite_imgtools.handlers.attachments import Attachments
-from ignite_imgtools.handlers.chosen_images import ChosenImages
+from ignite_imgtools.handlers.chosen_images import ChosenImages, prediction_and_truth
 from ignite_imgtools.handlers.drawing import (
     beside,
     image_to_array,
@@ -41,7 +41,7 @@ class ImagePanels:
     number of processes, batch size and order. The picture goes to ``evaluator.state.images["predictions"]``, where
     ``attach_tensorboard`` finds it, and to ``<output_dir>/plots/predictions.png``. Attach it on every process.
 
-    It needs detection batches and an evaluation step's output with ``y_pred`` and ``y``.
+    It needs detection batches and an evaluation step's output with ``y_pred`` and ``y``, as a dict or a pair.
 
     Args:
         output_dir: the run folder; ``None`` for no file.
@@ -93,7 +93,7 @@ class ImagePanels:
     def _collect(self, evaluator: Engine) -> None:
         state: Any = evaluator.state
         images = state.batch[0]
-        for image, prediction, target in zip(images, state.output["y_pred"], state.output["y"], strict=True):
+        for image, prediction, target in zip(images, *prediction_and_truth(state.output), strict=True):
             image_id = int(target["image_id"])
             key = self._key(image_id, prediction, target)
             if self._chosen.wants(key):

@@ -56,6 +56,19 @@ def test_the_picture_depends_on_the_images_alone() -> None:
     assert (_picture([*range(21), 3, 4]) == expected).all()  # seen twice, drawn once
 
 
+def test_a_step_may_return_a_pair_and_nothing_else() -> None:
+    expected, step = _picture(range(4)), _evaluator()._process_function
+    pairs = Engine(lambda engine, batch: (step(engine, batch)["y_pred"], step(engine, batch)["y"]))
+    ImagePanels().attach(pairs)
+    pairs.run(_batches(range(4), 4))
+    assert (pairs.state.images["predictions"] == expected).all()
+    for output, got in (({"out": 1}, r"a dict with \['out'\]"), (None, "a NoneType")):
+        evaluator = Engine(lambda engine, batch, output=output: output)
+        ImagePanels().attach(evaluator)
+        with pytest.raises(TypeError, match=rf"a step that returns .* or \(y_pred, y\), got {got}"):
+            evaluator.run(_batches(range(4), 4))
+
+
 def _shard(world_ids: Sequence[Sequence[int]]) -> np.ndarray:
     ids = world_ids[idist.get_rank()]
     evaluator = _evaluator()
