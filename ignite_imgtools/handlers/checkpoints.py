@@ -83,7 +83,7 @@ def attach_checkpoints(
 
     Raises:
         ValueError: an argument is out of range; a name is reserved; ``best`` without an evaluator.
-        TypeError: an object has no ``state_dict`` and ``load_state_dict``.
+        TypeError: ``to_save`` is no dict, or an object of it has no ``state_dict`` and ``load_state_dict``.
         CheckpointError: raised by ``trainer.run``, on every process with the same message, if a checkpoint cannot be
             read, written or loaded.
     """
@@ -395,6 +395,8 @@ def _check_arguments(
     keep_last: int,
     on_write_error: str,
 ) -> None:
+    if not isinstance(to_save, Mapping):
+        raise TypeError(f"to_save must be a dict of objects by name, as {{'model': model}}, got {to_save!r:.100}")
     for name, item in to_save.items():
         if item is trainer:
             continue

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ignite_imgtools.distributed import is_main_process, keyed_seed
+from ignite_imgtools.formats import DataError
 from ignite_imgtools.handlers.attachments import Attachments
 from ignite_imgtools.handlers.chosen_images import ChosenImages, prediction_and_truth
 from ignite_imgtools.handlers.drawing import (
@@ -28,6 +29,7 @@ from ignite_imgtools.handlers.run_files import WriteGuard, write_atomically
 __all__ = ["BestImagePanels", "ImagePanels", "WorstImagePanels", "count_missed"]
 
 _MOST_MISSED = 1000
+_OF_PREDICTIONS, _OF_TARGETS = ("boxes", "labels", "scores"), ("image_id", "boxes", "labels")
 _DRAWN = ("boxes", "labels", "scores", "iscrowd", "masks", "keypoints")
 
 # Image id, image, prediction, target.
@@ -41,7 +43,8 @@ class ImagePanels:
     number of processes, batch size and order. The picture goes to ``evaluator.state.images["predictions"]``, where
     ``attach_tensorboard`` finds it, and to ``<output_dir>/plots/predictions.png``. Attach it on every process.
 
-    It needs detection batches and an evaluation step's output with ``y_pred`` and ``y``, as a dict or a pair.
+    It needs detection batches and an evaluation step's output with ``y_pred`` and ``y``, as a dict or a pair: for each
+    image ``boxes``, ``labels`` and ``scores``, and ``image_id``, ``boxes`` and ``labels``; else ``DataError``.
 
     Args:
         output_dir: the run folder; ``None`` for no file.
@@ -94,6 +97,9 @@ class ImagePanels:
         state: Any = evaluator.state
         images = state.batch[0]
         for image, prediction, target in zip(images, *prediction_and_truth(state.output), strict=True):
+            for name, value, needed in (("prediction", prediction, _OF_PREDICTIONS), ("target", target, _OF_TARGETS)):
+                if missing := [key for key in needed if key not in value]:
+                    raise DataError(f"to draw it, a {name} needs {missing[0]!r}, got only {sorted(value)}")
             image_id = int(target["image_id"])
             key = self._key(image_id, prediction, target)
             if self._chosen.wants(key):

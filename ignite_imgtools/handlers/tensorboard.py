@@ -48,9 +48,14 @@ def attach_tensorboard(
 
     Raises:
         ValueError: ``every`` is below 1.
+        TypeError: ``evaluators`` is no dict.
     """
     if every is not None and every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
+    if not isinstance(evaluators, Mapping | None):
+        raise TypeError(
+            f"evaluators must be a dict of engines by name, as {{'val': evaluator}}, got {evaluators!r:.100}"
+        )
     writer = TensorBoardWriter(Path(output_dir) / "tensorboard", optimizer, every)
     writer.attach(trainer, evaluators or {})
     return writer

@@ -1015,3 +1015,11 @@ def test_a_run_after_a_resumed_one_that_had_ended_begins_at_the_beginning(tmp_pa
     trainer.run(range(5), max_iters=7)
     assert steps == straight
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["trainer"]["epoch_began_after"] == 5
+
+
+def test_objects_that_are_saved_have_names(tmp_path: Path) -> None:
+    trainer, model = Engine(lambda engine, batch: None), nn.Linear(1, 1)
+    with pytest.raises(
+        TypeError, match=r"to_save must be a dict of objects by name, as \{'model': model\}, got \[Linear"
+    ):
+        attach_checkpoints(trainer, None, [model], tmp_path)  # type: ignore[arg-type]

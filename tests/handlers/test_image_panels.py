@@ -15,6 +15,7 @@ from ignite.engine import Engine
 from PIL import Image
 
 from ignite_imgtools import data, engines
+from ignite_imgtools.formats import DataError
 from ignite_imgtools.handlers import BestImagePanels, ImagePanels, WorstImagePanels
 from ignite_imgtools.handlers.drawing import class_color, prediction_picture, truth_picture
 from ignite_imgtools.handlers.image_panels import count_missed
@@ -247,3 +248,17 @@ def test_masks_and_keypoints_are_drawn() -> None:
         assert tuple(picture[220, 220]) == (100, 100, 100)
         assert tuple(picture[260, 250]) == class_color(2)
         assert tuple(picture[30, 20]) == (100, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "told"),
+    [
+        ({"scores": torch.ones(1)}, {}, "a prediction needs 'boxes', got only ['scores']"),
+        (_sample(1)[1] | {"scores": torch.ones(1)}, {"image_id": 1}, "a target needs 'boxes', got only ['image_id']"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_a_line(prediction: dict[str, Any], target: dict[str, Any], told: str) -> None:
+    evaluator = Engine(lambda engine, batch: ([prediction], [target]))
+    ImagePanels().attach(evaluator)
+    with pytest.raises(DataError, match=re.escape(f"to draw it, {told}")):
+        evaluator.run([([_sample(1)[0]], [target])])

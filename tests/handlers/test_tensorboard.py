@@ -204,3 +204,11 @@ def test_an_error_of_the_training_is_not_swallowed(tmp_path: Path) -> None:
         trainer.run([1] * 4)
     # What was logged before is in the file, though nobody closed it.
     assert len(_scalars(_read(tmp_path), "train/loss")) == 2
+
+
+def test_evaluators_have_names(tmp_path: Path) -> None:
+    evaluator = Engine(lambda engine, batch: None)
+    with pytest.raises(
+        TypeError, match=r"evaluators must be a dict of engines by name, as \{'val': evaluator\}, got <"
+    ):
+        attach_tensorboard(tmp_path, Engine(lambda engine, batch: None), evaluators=evaluator)  # type: ignore[arg-type]
