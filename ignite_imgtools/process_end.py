@@ -1,4 +1,6 @@
-"""Ends of processes that do not take their memory apart object by object, which with torch takes a second or two."""
+"""Ends of processes: without taking memory apart object by object, which with torch takes a second or two, and without
+a crash where threads of a process group are still there.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,15 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 __all__ = ["end_soon", "leave_at_exit"]
 
 _LOST_OUTPUT = 120  # CPython's
+_GLOO_THREAD = "pt_gloo_runloop"
+_SECONDS_TO_LET_GO = 0.1
 _soon = False
 
 
@@ -63,5 +69,21 @@ def _take_nothing_apart() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-# At the first import, so that it is called after what others register.
+def _let_group_threads_finish() -> None:
+    """Let the threads of gloo's process groups, which may outlive their group, let go of what they have reduced.
+
+    For that they need the interpreter. One that gets to ask for it only while that is being taken down is made to exit
+    inside of a C++ destructor, which aborts the process ("terminate called without an active exception"), and a
+    finished run has failed: https://github.com/pytorch/pytorch/issues/190489
+    """
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            names.append(path.read_text().strip())
+    if _GLOO_THREAD in names:
+        time.sleep(_SECONDS_TO_LET_GO)  # this thread leaves the interpreter to them
+
+
+# At the first import, so that they are called after what others register.
+atexit.register(_let_group_threads_finish)
 atexit.register(_take_nothing_apart)

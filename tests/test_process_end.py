@@ -67,3 +67,34 @@ def test_output_that_is_lost_is_an_error() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     assert done.returncode == 120
     assert "No space left on device" in done.stderr
+
+
+_KEPT_GROUP = """
+import sys, time
+import torch
+import torch.distributed as dist
+import ignite_imgtools.distributed
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=int(sys.argv[1]), world_size=2)
+group = dist.group.WORLD  # as a parallel model does, which refers to its group
+dist.destroy_process_group()
+sys.setswitchinterval(60)  # this thread keeps the interpreter, so that those of the group wait for it
+for _ in range(4):
+    group.allreduce([torch.ones(4)])
+until = time.monotonic() + 0.4
+while time.monotonic() < until:
+    pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are found by their names in /proc")
+def test_a_process_whose_group_has_outlived_its_end_does_not_abort(tmp_path: Path) -> None:
+    # Without care two of three of these processes abort.
+    for attempt in range(4):
+        command = [sys.executable, "-c", _KEPT_GROUP]
+        processes = [
+            subprocess.Popen([*command, str(rank), str(tmp_path / f"store{attempt}")], stderr=subprocess.PIPE, text=True)
+            for rank in range(2)
+        ]
+        told = [process.communicate()[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], told

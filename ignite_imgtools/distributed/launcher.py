@@ -59,8 +59,7 @@ def _start_spawned_rank(
     local_rank: int, function: Callable[..., Any], args: tuple[Any, ...], stuck_after: float | None
 ) -> None:
     _start_rank(local_rank, function, args, stuck_after)
-    # Threads of the process group may outlive the group. Where one of them asks for the interpreter while that is being
-    # taken down, the process aborts ("terminate called without an active exception"), and a finished run has failed.
+    # Nothing is left to do but to take memory apart.
     leave_at_exit(0, unless=torch.distributed.is_initialized)
 
 
