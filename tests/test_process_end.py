@@ -91,10 +91,8 @@ while time.monotonic() < until:
 def test_a_process_whose_group_has_outlived_its_end_does_not_abort(tmp_path: Path) -> None:
     # Without care two of three of these processes abort.
     for attempt in range(4):
-        command = [sys.executable, "-c", _KEPT_GROUP]
-        processes = [
-            subprocess.Popen([*command, str(rank), str(tmp_path / f"store{attempt}")], stderr=subprocess.PIPE, text=True)
-            for rank in range(2)
-        ]
+        store = str(tmp_path / f"store{attempt}")
+        commands = ([sys.executable, "-c", _KEPT_GROUP, str(rank), store] for rank in range(2))
+        processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
         told = [process.communicate()[1] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], told
